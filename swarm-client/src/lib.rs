@@ -1,1 +1,78 @@
-//! Under construction.
+//! A typed client of Docker Swarm: updates that lose nothing, conflicts retried, rollouts as values, several managers.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use swarm_client::{Client, ServiceSpec};
+//!
+//! let swarm = Client::from_env().await?; // DOCKER_HOST, or the local socket
+//! let spec = ServiceSpec::builder("web", "web:1").replicas(2).publish_host(80, None).dnsrr().build();
+//! swarm.services().create(&spec).await?;
+//! swarm.services().scale("web", 5).await?; // nothing else of the service changes
+//! let outcome = swarm.services().rollout("web").wait(Duration::from_secs(60)).await?;
+//! println!("{outcome}"); // "converged: 5 running"
+//! for endpoint in swarm.services().endpoints("web").await? {
+//!     println!("{} on {}", endpoint.addr, endpoint.node_name);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Modules
+//! The types that carry the work stand at the root: [`Client`] and what it hands out ([`Services`], [`Nodes`], [`Tasks`],
+//! [`SwarmApi`], [`Rollout`]), [`Error`] with the questions to ask it, [`Outcome`] and [`TaskEndpoint`].
+//! - [`model`]: the engine's objects as its JSON has them, with every unknown field kept.
+//!
+//! # Features
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `bollard` | no | re-exports the engine client `bollard` for containers, images, networks and statistics, and connects it to the endpoints of a [`Client`] |
+//!
+//! # Tracing
+//! Each request is a `debug` event with `endpoint`, `method`, `path` and `status`; an endpoint that is passed over is a `warn`
+//! event with `endpoint`, `what` and `error`. Bodies, tokens and values of users are never part of an event.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod model;
+
+mod backoff;
+#[cfg(feature = "bollard")]
+mod bollard_client;
+mod client;
+mod convergence;
+mod endpoint;
+mod error;
+mod modify;
+mod nodes;
+mod pending;
+mod reach;
+mod reason;
+mod request;
+mod rollout;
+mod services;
+mod swarm;
+mod tasks;
+mod transport;
+
+#[cfg(feature = "bollard")]
+pub use bollard;
+
+pub use client::{Client, ClientBuilder};
+pub use convergence::{Diagnosis, Outcome};
+pub use endpoint::Endpoint;
+pub use error::{Error, ModifyError, Result};
+pub use model::{
+    Availability, EndpointMode, EngineInfo, FailureAction, Healthcheck, JoinToken, LocalNodeState, Nanos,
+    Node, NodeId, NodeSpec, Role, Service, ServiceId, ServiceSpec, ServiceSpecBuilder, Swarm, SwarmInfo,
+    SwarmSpec, Task, TaskId, TaskState, UpdateConfig, UpdateOrder,
+};
+pub use modify::Modified;
+pub use nodes::Nodes;
+pub use pending::{Clause, PendingReason};
+pub use reach::{TaskEndpoint, endpoints};
+pub use reason::Reason;
+pub use rollout::Rollout;
+pub use services::Services;
+pub use swarm::{InitOptions, JoinOptions, SwarmApi};
+pub use tasks::Tasks;

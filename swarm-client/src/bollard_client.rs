@@ -1,0 +1,46 @@
+//! The engine client for what is not Swarm's: containers, images, networks, logs, statistics.
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+use crate::client::Client;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result};
+
+impl Client {
+    /// Bollard's client of the engine that this client uses at the moment.
+    ///
+    /// Do not update services through it: its types lose a service's health check and every field that they do not know.
+    ///
+    /// # Errors
+    /// If bollard refuses the endpoint. Nothing is sent.
+    pub fn bollard(&self) -> Result<Docker> {
+        self.bollard_at(self.endpoint())
+    }
+
+    /// Bollard's client of this engine, with this client's request timeout.
+    ///
+    /// # Errors
+    /// As for [`bollard`](Self::bollard).
+    pub fn bollard_at(&self, endpoint: &Endpoint) -> Result<Docker> {
+        // Bollard counts whole seconds, and 0 would be no time at all.
+        let seconds = self.request_timeout().as_secs().max(1);
+        let address = endpoint.to_string();
+        match endpoint {
+            Endpoint::Tcp { .. } => Docker::connect_with_http(&address, seconds, API_DEFAULT_VERSION),
+            #[cfg(unix)]
+            Endpoint::Unix(_) => Docker::connect_with_unix(&address, seconds, API_DEFAULT_VERSION),
+            #[cfg(not(unix))]
+            Endpoint::Unix(_) => return Err(refused(address, "this system has no such sockets".to_owned())),
+        }
+        .map_err(|error| refused(address, error.to_string()))
+    }
+}
+
+fn refused(value: String, problem: String) -> Error {
+    Error::Config {
+        setting: "endpoint",
+        value,
+        problem,
+        advice: "use unix:///path/to/docker.sock or tcp://host:2375",
+    }
+}

@@ -1,0 +1,326 @@
+//! Whether a service has become what it is wanted to be: a pure state machine, fed with observations.
+//!
+//! The rule is the one of docker's own command line (`docker service create` without `--detach`), with its holes closed: a
+//! rollback is not a success, tasks that end on purpose end the wait, and what is missing is said. A task counts if it was
+//! made from the present spec, runs, is meant to, and is on a node that is not down; one per slot (or node, for a global
+//! service). When all are there they must stay, the very same ones, for the stable time.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{Mode, Node, NodeId, RestartCondition, Service, Task, TaskId, TaskState, UpdateState};
+use crate::pending::PendingReason;
+
+/// What was seen at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) service: &'a Service,
+    /// The tasks of its present spec.
+    pub(crate) tasks: &'a [Task],
+    pub(crate) nodes: &'a [Node],
+}
+
+/// How the wait for a rollout ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Each task of the present spec runs, and has for the stable time.
+    Converged {
+        /// How many tasks run.
+        running: u64,
+    },
+    /// Its tasks have ended, as they were meant to: a job, or a restart policy that does not replace what ended well.
+    TasksCompleted {
+        /// How many ended.
+        completed: u64,
+    },
+    /// Too many tasks failed; Swarm does nothing until the next update.
+    Paused {
+        /// Swarm's words.
+        message: String,
+    },
+    /// Too many tasks failed, and the service is back at the spec before.
+    RolledBack {
+        /// Swarm's words.
+        message: String,
+    },
+    /// Too many tasks failed on the way back too; Swarm does nothing until the next update.
+    RollbackPaused {
+        /// Swarm's words.
+        message: String,
+    },
+    /// The service was removed while it was waited for.
+    Removed,
+    /// It took longer than the caller wanted to wait; the rollout goes on.
+    TimedOut {
+        /// What was missing.
+        diagnosis: Diagnosis,
+    },
+}
+
+impl Outcome {
+    /// True if the service became what was wanted.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Converged { .. } | Self::TasksCompleted { .. })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Converged { running } => write!(f, "converged: {running} running"),
+            Self::TasksCompleted { completed } => write!(f, "completed: {completed} ended as they should"),
+            Self::Paused { message } => write!(f, "paused by failures: {message}"),
+            Self::RolledBack { message } => write!(f, "rolled back: {message}"),
+            Self::RollbackPaused { message } => write!(f, "rollback paused by failures: {message}"),
+            Self::Removed => f.write_str("the service was removed"),
+            Self::TimedOut { diagnosis } => write!(f, "timed out: {diagnosis}"),
+        }
+    }
+}
+
+/// What a service lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// Tasks that run.
+    pub running: u64,
+    /// Tasks that are wanted; `None` if that cannot be told, as for a global service that fits no node.
+    pub wanted: Option<u64>,
+    /// True if all were there, but not for long enough.
+    pub settling: bool,
+    /// True if Swarm is on its way back to the spec before.
+    pub rolling_back: bool,
+    /// How many tasks are in each state short of running.
+    pub on_the_way: BTreeMap<String, u64>,
+    /// Why tasks find no node.
+    pub pending: Vec<PendingReason>,
+    /// What went wrong in other tasks, each text once.
+    pub errors: Vec<String>,
+    /// Why the last look failed, if it did.
+    pub last_read_error: Option<String>,
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.wanted {
+            Some(wanted) => write!(f, "{} of {wanted} running", self.running)?,
+            None => write!(f, "{} running and no task wanted anywhere; check the placement", self.running)?,
+        }
+        if self.settling {
+            f.write_str(", not yet for long enough")?;
+        }
+        if self.rolling_back {
+            f.write_str(", rolling back")?;
+        }
+        for (state, count) in &self.on_the_way {
+            write!(f, ", {count} {state}")?;
+        }
+        for (i, reason) in self.pending.iter().enumerate() {
+            write!(f, "{}{reason}", if i == 0 { "; no suitable node: " } else { ", " })?;
+        }
+        for error in &self.errors {
+            write!(f, "; {error}")?;
+        }
+        if let Some(error) = &self.last_read_error {
+            write!(f, "; the last look failed: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The state machine. Times are since any fixed moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Convergence {
+    stable_for: Option<Duration>,
+    /// Since when these very tasks have been all that is wanted.
+    since: Option<(Duration, BTreeSet<TaskId>)>,
+    diagnosis: Diagnosis,
+}
+
+impl Convergence {
+    pub(crate) fn new(stable_for: Option<Duration>) -> Self {
+        Self { stable_for, ..Self::default() }
+    }
+
+    pub(crate) fn diagnosis(&self) -> &Diagnosis {
+        &self.diagnosis
+    }
+
+    /// Takes in what was seen at `now`; some outcome ends the wait.
+    pub(crate) fn step(&mut self, seen: Seen<'_>, now: Duration) -> Option<Outcome> {
+        let status = seen.service.update_status.as_ref();
+        let message =
+            || status.and_then(|s| s.message.clone()).unwrap_or_else(|| "no reason was given".to_owned());
+        let state = status.and_then(|s| s.state.as_ref());
+        match state {
+            Some(UpdateState::Paused) => return Some(Outcome::Paused { message: message() }),
+            Some(UpdateState::RollbackPaused) => return Some(Outcome::RollbackPaused { message: message() }),
+            Some(UpdateState::RollbackCompleted) => return Some(Outcome::RolledBack { message: message() }),
+            _ => {}
+        }
+        let rolling_back = state == Some(&UpdateState::RollbackStarted);
+        let count = Count::of(seen);
+        self.diagnosis = count.diagnosis(seen.tasks);
+        self.diagnosis.rolling_back = rolling_back;
+        if let Some(completed) = count.completed {
+            return Some(Outcome::TasksCompleted { completed });
+        }
+        if !count.all_there() {
+            self.since = None;
+            return None;
+        }
+        let since = match self.since.take() {
+            Some((since, tasks)) if tasks == count.running => since,
+            _ => now,
+        };
+        let running = count.running.len() as u64;
+        self.since = Some((since, count.running));
+        if now.saturating_sub(since) < self.stable_time(seen.service) {
+            self.diagnosis.settling = true;
+            return None;
+        }
+        Some(if rolling_back {
+            Outcome::RolledBack { message: message() }
+        } else {
+            Outcome::Converged { running }
+        })
+    }
+
+    fn stable_time(&self, service: &Service) -> Duration {
+        let monitor = || service.spec.update_config.as_ref()?.monitor.map(crate::model::Nanos::to_duration);
+        self.stable_for.or_else(monitor).unwrap_or(DEFAULT_MONITOR)
+    }
+}
+
+/// The tasks that count.
+struct Count {
+    wanted: Option<u64>,
+    running: BTreeSet<TaskId>,
+    /// Present if all tasks have ended as they should.
+    completed: Option<u64>,
+}
+
+impl Count {
+    fn of(seen: Seen<'_>) -> Self {
+        let dead: HashSet<&NodeId> = seen.nodes.iter().filter(|n| n.is_down()).map(|n| &n.id).collect();
+        let alive = |task: &&Task| task.node_id.as_ref().is_none_or(|node| !dead.contains(node));
+        let none = Self { wanted: None, running: BTreeSet::new(), completed: None };
+        match seen.service.spec.mode.kind() {
+            Mode::Replicated { replicas } => {
+                let slots = best_by(seen.tasks.iter().filter(alive), |task| task.slot);
+                let ended = slots.values().filter(|t| t.status.state == TaskState::Complete).count() as u64;
+                let running = ids(&slots);
+                let all_ended =
+                    ended > 0 && ended + running.len() as u64 >= replicas && ends_by_itself(seen.service);
+                Self { wanted: Some(replicas), running, completed: all_ended.then_some(ended) }
+            }
+            Mode::Global => {
+                let nodes = best_by(seen.tasks.iter().filter(alive), |task| task.node_id.clone());
+                let wanted = nodes.values().filter(|task| task.is_wanted()).count() as u64;
+                Self { wanted: Some(wanted).filter(|n| *n > 0), running: ids(&nodes), completed: None }
+            }
+            Mode::ReplicatedJob { completions } => {
+                let ended = job_tasks(seen).filter(|t| t.status.state == TaskState::Complete).count() as u64;
+                Self {
+                    wanted: Some(completions),
+                    completed: (ended >= completions).then_some(ended),
+                    // Tasks of a job are not there to stay, so they never make it converge.
+                    ..none
+                }
+            }
+            Mode::GlobalJob => {
+                let tasks: Vec<&Task> = job_tasks(seen).filter(alive).collect();
+                let ended = tasks.iter().filter(|t| t.status.state == TaskState::Complete).count();
+                let nodes: HashSet<Option<&NodeId>> = tasks.iter().map(|t| t.node_id.as_ref()).collect();
+                let all = !nodes.is_empty() && ended >= nodes.len();
+                Self {
+                    wanted: Some(nodes.len() as u64).filter(|n| *n > 0),
+                    completed: all.then_some(ended as u64),
+                    ..none
+                }
+            }
+            Mode::Unknown => none,
+        }
+    }
+
+    fn all_there(&self) -> bool {
+        self.wanted == Some(self.running.len() as u64)
+    }
+
+    fn diagnosis(&self, tasks: &[Task]) -> Diagnosis {
+        let mut diagnosis =
+            Diagnosis { running: self.running.len() as u64, wanted: self.wanted, ..Diagnosis::default() };
+        for task in tasks {
+            if task.is_wanted() && task.status.state.rank().is_some_and(|rank| rank < 9) {
+                *diagnosis.on_the_way.entry(task.status.state.to_string()).or_default() += 1;
+            }
+            let Some(error) = task.error() else { continue };
+            let reasons = PendingReason::parse(error);
+            if reasons.is_empty() {
+                if !diagnosis.errors.iter().any(|e| e == error) && diagnosis.errors.len() < MAX_ERRORS {
+                    diagnosis.errors.push(error.to_owned());
+                }
+            } else if task.is_wanted() {
+                for reason in reasons {
+                    if !diagnosis.pending.contains(&reason) {
+                        diagnosis.pending.push(reason);
+                    }
+                }
+            }
+        }
+        diagnosis
+    }
+}
+
+/// The task that speaks for each slot: the one that is wanted least far, then the one that got least far, as docker's own
+/// command line has it.
+fn best_by<'a, K: Ord>(
+    tasks: impl Iterator<Item = &'a Task>,
+    key: impl Fn(&Task) -> Option<K>,
+) -> BTreeMap<K, &'a Task> {
+    let mut best = BTreeMap::<K, &Task>::new();
+    for task in tasks {
+        let Some(key) = key(task) else { continue };
+        best.entry(key)
+            .and_modify(|old| {
+                if order(task) < order(old) {
+                    *old = task
+                }
+            })
+            .or_insert(task);
+    }
+    best
+}
+
+fn order(task: &Task) -> (u8, u8, &TaskId) {
+    let rank = |state: &TaskState| state.rank().unwrap_or(u8::MAX);
+    (rank(&task.desired_state), rank(&task.status.state), &task.id)
+}
+
+fn ids<K>(tasks: &BTreeMap<K, &Task>) -> BTreeSet<TaskId> {
+    tasks.values().filter(|task| task.is_running()).map(|task| task.id.clone()).collect()
+}
+
+/// True if Swarm does not replace a task that ended well.
+fn ends_by_itself(service: &Service) -> bool {
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    matches!(
+        policy.and_then(|p| p.condition.as_ref()),
+        Some(RestartCondition::None | RestartCondition::OnFailure)
+    )
+}
+
+/// The tasks of a job's present run.
+fn job_tasks(seen: Seen<'_>) -> impl Iterator<Item = &Task> {
+    let index =
+        |value: &serde_json::Value| value.get("Index").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let run = seen.service.rest.get("JobStatus").and_then(|s| s.get("JobIteration")).map_or(0, index);
+    seen.tasks.iter().filter(move |task| task.rest.get("JobIteration").map_or(0, index) == run)
+}
+
+/// The engine's default for a spec without an update block.
+const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
+const MAX_ERRORS: usize = 5;
