@@ -1,0 +1,107 @@
+//! From an answer that is not 2xx to the error that tells the caller what to do. Pure.
+//!
+//! The texts were seen on Consul 1.8.7. An unknown 500 is not repeated: most of them blame an argument.
+
+use crate::{Error, error::Answer};
+
+/// The error for a status that is not a success.
+pub(crate) fn classify(endpoint: String, write: bool, status: u16, text: &str) -> Error {
+    let answer = Answer::new(endpoint, status, text, write);
+    match status {
+        401 | 403 => Error::Denied(answer),
+        404 => Error::NotFound(answer),
+        409 => Error::Conflict(answer),
+        413 => Error::TooLarge(answer),
+        429 => Error::Throttled(answer),
+        500 => internal(answer),
+        502..=504 => unknown(answer),
+        300..=499 => Error::Rejected(answer),
+        _ => Error::Server(answer),
+    }
+}
+
+/// A 500 is sorted by its text, strongest sign first: an argument's name may occur in any of them.
+fn internal(answer: Answer) -> Error {
+    let text = answer.text.to_lowercase();
+    let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
+    if has(DENIED) {
+        Error::Denied(answer)
+    } else if has(NOT_CARRIED_OUT) {
+        Error::NoLeader(answer)
+    } else if has(MAYBE_CARRIED_OUT) {
+        unknown(answer)
+    } else if has(CALLERS_FAULT) {
+        Error::Rejected(answer)
+    } else {
+        Error::Server(answer)
+    }
+}
+
+fn unknown(answer: Answer) -> Error {
+    Error::unknown_outcome(answer.write, answer.endpoint, Some(answer.status), answer.text, None)
+}
+
+const DENIED: &[&str] = &["permission denied", "acl not found"];
+const NOT_CARRIED_OUT: &[&str] =
+    &["no cluster leader", "failed to get conn", "not ready to serve consistent reads"];
+const MAYBE_CARRIED_OUT: &[&str] = &[
+    "eof",
+    "stream closed",
+    "leadership lost",
+    "leadership transfer",
+    "not the leader",
+    "connection reset",
+    "i/o timeout",
+];
+const CALLERS_FAULT: &[&str] = &[
+    "invalid",
+    "unknown",
+    "does not have associated",
+    "missing",
+    "must be",
+    "no path to datacenter",
+    "failed to create",
+    "failed to parse",
+    "parsing",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(status: u16, text: &str) -> Error {
+        classify("PUT /v1/kv/a".into(), true, status, text)
+    }
+
+    #[test]
+    fn a_500_is_sorted_by_its_text() {
+        assert!(matches!(put(500, "No cluster leader"), Error::NoLeader(_)));
+        assert!(matches!(
+            put(500, "rpc error getting client: failed to get conn: dial tcp"),
+            Error::NoLeader(_)
+        ));
+        assert!(put(500, "rpc error making call: EOF").maybe_applied());
+        assert!(put(500, "leadership lost while committing log").maybe_applied());
+        assert!(matches!(put(500, "invalid session \"x\""), Error::Rejected(_)));
+        assert!(matches!(put(500, "CheckID \"x\" does not have associated TTL"), Error::Rejected(_)));
+        assert!(put(500, "rpc error making call: Permission denied").is_denied());
+        assert!(!put(500, "something new").is_retryable());
+    }
+
+    #[test]
+    fn a_status_of_its_own_decides_alone() {
+        assert!(put(403, "ACL not found").is_denied());
+        assert!(put(404, "").is_not_found());
+        assert!(put(409, "{}").is_conflict());
+        assert!(matches!(put(413, ""), Error::TooLarge(_)));
+        assert!(put(429, "").is_retryable() && !put(429, "").maybe_applied());
+        assert!(matches!(put(301, ""), Error::Rejected(_)));
+        assert!(put(503, "").maybe_applied());
+    }
+
+    #[test]
+    fn a_read_is_never_ambiguous() {
+        let error = classify("GET /v1/kv/a".into(), false, 500, "EOF");
+        assert!(error.is_retryable() && !error.maybe_applied() && error.status() == Some(500));
+    }
+}
