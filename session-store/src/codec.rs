@@ -1,0 +1,329 @@
+//! A record's bytes: `SES`, format (1 byte), checksum (8), stamp (8), body; numbers big-endian, texts with their length before them.
+//!
+//! The checksum (the first 8 bytes of SHA-256 over stamp and body) turns damage into an error instead of a different session. It is no
+//! authentication: who can write the store can write a session. The stamp is random for each write, so that a compare-and-set on the
+//! first [`HEAD`] bytes cannot mistake one history of a key for another after a failover threw writes away.
+
+use crate::{
+    error::StoreError,
+    id::{CommitId, StoreKey},
+    lifetime::Lifetime,
+    op::Gone,
+    record::{AppliedId, Entry, Record, State, Value},
+};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// The largest record in bytes. Sessions are read on every request: 64 KiB is generous.
+pub const MAX_RECORD: usize = 64 * 1024;
+/// The longest key of a value, in bytes.
+pub const MAX_KEY: usize = 128;
+/// The most values of a session.
+pub const MAX_VALUES: usize = 256;
+/// The longest principal, in bytes.
+pub const MAX_PRINCIPAL: usize = 256;
+/// Bytes that differ between any two writes of a key.
+pub const HEAD: usize = 20;
+
+/// The bytes of a record. `stamp` is a random number.
+///
+/// # Errors
+/// [`StoreError::TooLarge`] past a limit of this module.
+pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
+    limit("the user's name", record.principal.as_ref().map_or(0, String::len), MAX_PRINCIPAL)?;
+    limit("the number of values", record.entries.len(), MAX_VALUES)?;
+    let mut out = Writer(Vec::with_capacity(256));
+    out.0.extend_from_slice(MAGIC);
+    out.0.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.u64(stamp);
+    out.u64(record.version);
+    out.u64(record.created_at);
+    out.u64(record.touched_at);
+    out.u64(crate::lifetime::millis(record.lifetime.idle));
+    out.u64(crate::lifetime::millis(record.lifetime.absolute));
+    out.state(record.state);
+    out.0.push(u8::from(record.principal.is_some()));
+    out.bytes(record.principal.as_deref().unwrap_or_default().as_bytes());
+    out.length(record.entries.len());
+    for (key, entry) in &record.entries {
+        limit("the key of a value", key.len(), MAX_KEY)?;
+        out.bytes(key.as_bytes());
+        out.u64(entry.version);
+        match &entry.value {
+            Value::Bytes(bytes) => {
+                out.0.push(0);
+                out.bytes(bytes);
+            }
+            Value::Counter(number) => {
+                out.0.push(1);
+                out.0.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+    out.u64(record.removed_floor);
+    out.length(record.removed.len());
+    for (key, version) in &record.removed {
+        out.bytes(key.as_bytes());
+        out.u64(*version);
+    }
+    out.length(record.applied.len());
+    for applied in &record.applied {
+        out.0.extend_from_slice(applied.id.as_bytes());
+        out.u64(applied.version);
+        out.0.push(u8::from(applied.merged));
+    }
+    limit("the record in bytes", out.0.len(), MAX_RECORD)?;
+    let sum = checksum(out.0.get(SUMMED..).unwrap_or_default());
+    if let Some(place) = out.0.get_mut(MAGIC.len() + 1..SUMMED) {
+        place.copy_from_slice(&sum);
+    }
+    Ok(out.0)
+}
+
+/// Reads a record. Any bytes are allowed; what is not exactly a record is an error.
+///
+/// # Errors
+/// [`StoreError::Decode`].
+pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
+    if bytes.len() > MAX_RECORD {
+        return Err(broken("it is larger than any record"));
+    }
+    let mut input = Reader(bytes);
+    if input.take(MAGIC.len())? != MAGIC {
+        return Err(broken("it does not begin like one"));
+    }
+    if input.u8()? != FORMAT {
+        return Err(broken("its format is of another version of this library"));
+    }
+    if input.array::<8>()? != checksum(input.0) {
+        return Err(broken("its checksum does not fit"));
+    }
+    let _stamp = input.u64()?;
+    let version = input.u64()?;
+    let (created_at, touched_at) = (input.u64()?, input.u64()?);
+    let (idle, absolute) = (Duration::from_millis(input.u64()?), Duration::from_millis(input.u64()?));
+    let state = input.state()?;
+    let logged_in = input.flag()?;
+    let principal = Some(input.text(MAX_PRINCIPAL)?).filter(|_| logged_in);
+    let mut record = Record::new(Lifetime { idle, absolute }, principal, created_at);
+    (record.version, record.touched_at, record.state) = (version, touched_at, state);
+    for _ in 0..input.length(MAX_VALUES)? {
+        let key = input.text(MAX_KEY)?;
+        let version = input.u64()?;
+        let value = match input.u8()? {
+            0 => Value::Bytes(input.bytes(MAX_RECORD)?.to_vec()),
+            1 => Value::Counter(i64::from_be_bytes(input.array()?)),
+            _ => return Err(broken("a value is of an unknown kind")),
+        };
+        record.entries.insert(key, Entry { version, value });
+    }
+    record.removed_floor = input.u64()?;
+    for _ in 0..input.length(MAX_RECORD)? {
+        record.removed.push_back((input.text(MAX_KEY)?, input.u64()?));
+    }
+    for _ in 0..input.length(MAX_RECORD)? {
+        let id = CommitId::from_bytes(input.array()?);
+        record.applied.push_back(AppliedId { id, version: input.u64()?, merged: input.flag()? });
+    }
+    if input.0.is_empty() { Ok(record) } else { Err(broken("it goes on after its end")) }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u64(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// Lengths are within the limits checked by `encode`; what is not makes the record too large before it is returned.
+    fn length(&mut self, length: usize) {
+        self.0.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.length(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn state(&mut self, state: State) {
+        match state {
+            State::Live => self.0.push(0),
+            State::Moved { to, until } => {
+                self.0.push(1);
+                self.0.extend_from_slice(to.as_bytes());
+                self.u64(until);
+            }
+            State::Ended { reason, to, same_user, until } => {
+                self.0.push(2);
+                self.0.push(match reason {
+                    Gone::Absent => 0,
+                    Gone::Expired => 1,
+                    Gone::Deleted => 2,
+                    Gone::Rotated => 3,
+                });
+                self.0.push(u8::from(same_user));
+                self.0.push(u8::from(to.is_some()));
+                if let Some(to) = to {
+                    self.0.extend_from_slice(to.as_bytes());
+                }
+                self.u64(until);
+            }
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| broken("it is cut off"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        self.take(N)?.try_into().map_err(|_| broken("it is cut off"))
+    }
+
+    fn u8(&mut self) -> Result<u8, StoreError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u64(&mut self) -> Result<u64, StoreError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn flag(&mut self) -> Result<bool, StoreError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(broken("a flag is neither 0 nor 1")),
+        }
+    }
+
+    fn length(&mut self, most: usize) -> Result<usize, StoreError> {
+        let length = usize::try_from(u32::from_be_bytes(self.array()?)).unwrap_or(usize::MAX);
+        if length > most { Err(broken("a length is past its limit")) } else { Ok(length) }
+    }
+
+    fn bytes(&mut self, most: usize) -> Result<&'a [u8], StoreError> {
+        let length = self.length(most)?;
+        self.take(length)
+    }
+
+    fn text(&mut self, most: usize) -> Result<String, StoreError> {
+        let bytes = self.bytes(most)?;
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| broken("a text is not UTF-8"))
+    }
+
+    fn state(&mut self) -> Result<State, StoreError> {
+        match self.u8()? {
+            0 => Ok(State::Live),
+            1 => Ok(State::Moved { to: StoreKey::from_bytes(self.array()?), until: self.u64()? }),
+            2 => {
+                let reason = match self.u8()? {
+                    0 => Gone::Absent,
+                    1 => Gone::Expired,
+                    2 => Gone::Deleted,
+                    3 => Gone::Rotated,
+                    _ => return Err(broken("its end has an unknown reason")),
+                };
+                let same_user = self.flag()?;
+                let to = if self.flag()? { Some(StoreKey::from_bytes(self.array()?)) } else { None };
+                Ok(State::Ended { reason, to, same_user, until: self.u64()? })
+            }
+            _ => Err(broken("its state is unknown")),
+        }
+    }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 8] {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let mut sum = [0; 8];
+    sum.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    sum
+}
+
+fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
+    if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+const fn broken(reason: &'static str) -> StoreError {
+    StoreError::Decode { reason }
+}
+
+const MAGIC: &[u8] = b"SES";
+const FORMAT: u8 = 1;
+/// Where the checksum ends and what it covers begins.
+const SUMMED: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Op, Patch, SessionId, apply_op};
+    use proptest::prelude::*;
+
+    fn sample() -> Record {
+        let mut record = Record::new(Lifetime::default(), Some("ada".into()), 1_000);
+        let patches = [
+            Patch::new().set("cart", *b"[1,2]").add("views", -3).set("x", *b"1"),
+            Patch::new().remove("x").add("views", 9),
+        ];
+        for patch in patches {
+            record = apply_op(Some(record), &patch.commit(), 2_000).write.unwrap();
+        }
+        record
+    }
+
+    #[test]
+    fn a_record_survives_its_bytes() {
+        let live = sample();
+        let rotate = Op::Rotate {
+            to: SessionId::random().key(),
+            principal: None,
+            patch: Patch::new(),
+            grace: Duration::from_secs(5),
+            id: None,
+        };
+        let moved = apply_op(Some(live.clone()), &rotate, 3_000).write.unwrap();
+        let ended = apply_op(Some(live.clone()), &Op::Delete, 3_000).write.unwrap();
+        for record in [live, moved, ended] {
+            assert_eq!(decode(&encode(&record, 7).unwrap()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_seen() {
+        let bytes = encode(&sample(), 7).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "bit {bit}");
+        }
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn too_large_is_an_error_that_names_the_limit() {
+        let op = Patch::new().set("big", vec![0; MAX_RECORD]).commit();
+        let record = apply_op(Some(sample()), &op, 2_000).write.unwrap();
+        let error = encode(&record, 0).unwrap_err();
+        assert!(error.is_too_large() && error.to_string().contains("65536"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), right_sum in any::<bool>()) {
+            if right_sum && bytes.len() > SUMMED {
+                bytes[..3].copy_from_slice(MAGIC);
+                bytes[3] = FORMAT;
+                let sum = checksum(&bytes[SUMMED..]);
+                bytes[4..SUMMED].copy_from_slice(&sum);
+            }
+            let _ = decode(&bytes);
+        }
+    }
+}

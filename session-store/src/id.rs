@@ -1,0 +1,132 @@
+//! Session ids, the keys they are stored under, and ids of commits.
+//!
+//! The browser holds the id; the store holds only its SHA-256, so that a dump, a replica or a `MONITOR` yields no login.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// A session's id: 256 random bits. `Debug` does not show it, and there is no `Display`: ask [`to_cookie_value`](Self::to_cookie_value).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionId([u8; 32]);
+
+impl SessionId {
+    /// A new id from the thread's cryptographic generator.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// Reads a cookie's value: exactly 43 characters of base64url in canonical form. Anything else is `None`.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        if value.len() != ENCODED {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        let length = URL_SAFE_NO_PAD.decode_slice(value, &mut bytes).ok()?;
+        (length == bytes.len()).then_some(Self(bytes))
+    }
+
+    /// The secret, as it goes into the cookie.
+    #[must_use]
+    pub fn to_cookie_value(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// The key that the record is stored under.
+    #[must_use]
+    pub fn key(&self) -> StoreKey {
+        StoreKey(Sha256::digest(self.0).into())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
+
+/// Where a record is stored: the SHA-256 of the session's id. Not a secret by itself: it opens nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreKey([u8; 32]);
+
+impl StoreKey {
+    /// A key from its bytes, as a store read them back.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreKey({}..)", &URL_SAFE_NO_PAD.encode(&self.0[..4]))
+    }
+}
+
+/// Names one commit, so that sending it again changes nothing. It is compared within one session only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommitId([u8; 16]);
+
+impl CommitId {
+    /// A fresh id for a commit that only this process may repeat.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// The id of a request or message, of any bytes and length.
+    #[must_use]
+    pub fn of(name: impl AsRef<[u8]>) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name.as_ref()).into();
+        let mut id = [0; 16];
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Self(id)
+    }
+
+    /// An id from its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// Characters of 32 bytes in base64url without padding.
+const ENCODED: usize = 43;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_survives_its_cookie_and_hides_from_debug() {
+        let id = SessionId::random();
+        let value = id.to_cookie_value();
+        assert_eq!(SessionId::parse(&value).as_ref(), Some(&id));
+        assert!(!format!("{id:?}").contains(&value));
+        assert_ne!(id.key().as_bytes(), &id.0);
+    }
+
+    proptest! {
+        #[test]
+        fn only_canonical_values_parse(value in ".{0,60}") {
+            if let Some(id) = SessionId::parse(&value) {
+                prop_assert_eq!(id.to_cookie_value(), value);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The cookie that carries the id (RFC 6265bis; OWASP ASVS 5.0, V3.3).
+
+use crate::id::SessionId;
+use http::{HeaderMap, HeaderValue, header::COOKIE};
+
+/// The session cookie. It ends with the browser's session; `HttpOnly`, `SameSite=Lax` and `Path=/` always, never a `Domain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieConfig {
+    name: &'static str,
+    secure: bool,
+}
+
+impl CookieConfig {
+    /// For demonstrations over plain HTTP: `id`, without `Secure`. Anyone on the way can read it.
+    #[must_use]
+    pub const fn insecure_local() -> Self {
+        Self { name: "id", secure: false }
+    }
+
+    /// The cookie's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The id in a request. Several different values under one name are no session: one of them was planted.
+    pub(crate) fn read(&self, headers: &HeaderMap) -> Option<SessionId> {
+        let mut found: Option<&str> = None;
+        for header in headers.get_all(COOKIE) {
+            // A header with other bytes than visible ASCII may still hold our cookie beside a foreign one.
+            for pair in header.as_bytes().split(|byte| *byte == b';') {
+                let Ok(pair) = std::str::from_utf8(pair) else { continue };
+                match pair.trim().split_once('=') {
+                    Some((name, value)) if name == self.name => match found {
+                        Some(before) if before != value => return None,
+                        _ => found = Some(value),
+                    },
+                    _ => {}
+                }
+            }
+        }
+        SessionId::parse(found?)
+    }
+
+    pub(crate) fn set(&self, id: &SessionId) -> Option<HeaderValue> {
+        self.header(&id.to_cookie_value(), "")
+    }
+
+    pub(crate) fn clear(&self) -> Option<HeaderValue> {
+        self.header("", "; Max-Age=0")
+    }
+
+    fn header(&self, value: &str, more: &str) -> Option<HeaderValue> {
+        let secure = if self.secure { "; Secure" } else { "" };
+        let text = format!("{}={value}{secure}; HttpOnly; SameSite=Lax; Path=/{more}", self.name);
+        let mut header = HeaderValue::try_from(text).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+}
+
+impl Default for CookieConfig {
+    /// `__Host-id; Secure`: browsers accept it from HTTPS only and let no other host or path set it.
+    fn default() -> Self {
+        Self { name: "__Host-id", secure: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(values: &[&[u8]]) -> Option<SessionId> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(COOKIE, HeaderValue::from_bytes(value).unwrap());
+        }
+        CookieConfig::insecure_local().read(&headers)
+    }
+
+    #[test]
+    fn one_cookie_among_others_is_found_and_two_are_refused() {
+        let (a, b) = (SessionId::random(), SessionId::random());
+        let one = format!("theme=\u{e4}; id={}; x=y", a.to_cookie_value());
+        assert_eq!(read(&[one.as_bytes()]), Some(a.clone()));
+        assert_eq!(read(&[one.as_bytes(), one.as_bytes()]), Some(a));
+        let other = format!("id={}", b.to_cookie_value());
+        assert_eq!(read(&[one.as_bytes(), other.as_bytes()]), None);
+    }
+
+    #[test]
+    fn the_default_is_bound_to_its_host() {
+        let id = SessionId::random();
+        let header = CookieConfig::default().set(&id).unwrap();
+        let text = header.to_str().unwrap();
+        assert!(
+            text.starts_with("__Host-id=") && text.ends_with("; Secure; HttpOnly; SameSite=Lax; Path=/"),
+            "{text}"
+        );
+        assert!(header.is_sensitive());
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_without_panic(bytes in prop::collection::vec(32u8..127, 0..200)) {
+            prop_assert!(read(&[&bytes]).is_none() || bytes.len() >= 46);
+        }
+    }
+}

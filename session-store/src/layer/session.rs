@@ -1,0 +1,399 @@
+//! The handle that a request's handler uses.
+
+use super::SessionLayer;
+use crate::{
+    error::StoreError,
+    id::{CommitId, SessionId, StoreKey},
+    lifetime::unix_now,
+    op::{Applied, Change, Gone, Mode, Op, Outcome, Patch},
+    record::{Record, Value},
+    store::{Durability, Loaded},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The session of one request. Clones share it. Changes are kept here until [`commit`](Self::commit), which the layer calls at the end.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Commit {
+    /// There was nothing to write.
+    Unchanged,
+    /// Written, or found written by an earlier commit of the same id.
+    Saved {
+        /// The record's version.
+        version: u64,
+    },
+    /// Written together with what other requests wrote.
+    Merged {
+        /// The record's version.
+        version: u64,
+    },
+    /// Not written: a value that this request read and changed was changed by another one. Read again and repeat.
+    Conflict {
+        /// The version that is current.
+        current: u64,
+    },
+    /// Not written: the session ended meanwhile.
+    Gone(Gone),
+}
+
+/// What can fail in a handler's use of its session.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The store failed; the layer answers 503 whatever the handler does.
+    #[error("the session is not available: {0}")]
+    Store(#[source] Arc<StoreError>),
+    /// A value is not what the caller takes it for, or cannot be written as JSON.
+    #[error("session value {key:?} does not fit its type: {source}; change the type or the key")]
+    Value {
+        /// The value's key.
+        key: String,
+        /// What does not fit.
+        source: Arc<serde_json::Error>,
+    },
+    /// The value under this key is no number.
+    #[error("session value {key:?} is no number, so nothing can be added to it; use another key")]
+    NotCounter {
+        /// The value's key.
+        key: String,
+    },
+    /// No unused id was found, which points to a broken generator of random numbers.
+    #[error("a new session's id was in use several times in a row; check this machine's random numbers")]
+    NoFreeId,
+}
+
+struct Inner {
+    layer: SessionLayer,
+    cookie: Option<SessionId>,
+    pending: Mutex<Pending>,
+    slot: tokio::sync::Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Pending {
+    patch: Patch,
+    read: HashSet<String>,
+    request: Option<String>,
+    commits: u32,
+    used: bool,
+    failure: Option<SessionError>,
+}
+
+struct Slot {
+    state: SlotState,
+    cookie: Option<CookieOut>,
+}
+
+enum SlotState {
+    Unread,
+    None,
+    Live(StoreKey, Box<Record>),
+    Failed(SessionError),
+}
+
+pub(super) enum CookieOut {
+    Set(SessionId),
+    Clear,
+}
+
+impl Session {
+    pub(super) fn new(layer: SessionLayer, cookie: Option<SessionId>) -> Self {
+        let slot = Slot { state: SlotState::Unread, cookie: None };
+        Self { inner: Arc::new(Inner { layer, cookie, pending: Mutex::default(), slot: slot.into() }) }
+    }
+
+    /// A value, with this request's own changes. `None` where there is no session or no such value.
+    ///
+    /// # Errors
+    /// The store's failure, or a value of another type.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
+        let mut slot = self.inner.slot.lock().await;
+        let stored = self.loaded(&mut slot).await?.and_then(|record| record.get(key).cloned());
+        let change = {
+            let mut pending = self.pending();
+            pending.read.insert(key.to_owned());
+            pending.patch.changes.get(key).cloned()
+        };
+        let value = match change {
+            None => stored,
+            Some(Change::Set(value)) => Some(value),
+            Some(Change::Remove) => None,
+            Some(Change::Add(number)) => match stored.map_or(Some(0), |value| value.number()) {
+                Some(before) => Some(Value::Counter(before.saturating_add(number))),
+                None => return Err(SessionError::NotCounter { key: key.into() }),
+            },
+            Some(Change::Mismatch) => return Err(SessionError::NotCounter { key: key.into() }),
+        };
+        let read = match value {
+            None => return Ok(None),
+            Some(Value::Bytes(bytes)) => serde_json::from_slice(&bytes),
+            Some(Value::Counter(number)) => serde_json::from_value(number.into()),
+        };
+        read.map(Some).map_err(|source| SessionError::Value { key: key.into(), source: Arc::new(source) })
+    }
+
+    /// Sets a value, kept as JSON. A session is created at commit if there is none.
+    ///
+    /// # Errors
+    /// A value that is no JSON.
+    pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), SessionError> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|source| SessionError::Value { key: key.into(), source: Arc::new(source) })?;
+        self.pending().patch.put(key.to_owned(), Change::Set(Value::Bytes(bytes)));
+        Ok(())
+    }
+
+    /// Removes a value.
+    pub fn remove(&self, key: &str) {
+        self.pending().patch.put(key.to_owned(), Change::Remove);
+    }
+
+    /// Adds to a counter; concurrent requests lose nothing. The committed number is there after [`commit`](Self::commit).
+    pub fn add(&self, key: &str, number: i64) {
+        self.pending().patch.put(key.to_owned(), Change::Add(number));
+    }
+
+    /// Names this request, so that its commits take effect once when a gateway sends it again. Call it before changing anything.
+    pub fn idempotency(&self, request: &str) {
+        self.pending().request = Some(request.to_owned());
+    }
+
+    /// Who is logged in.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub async fn principal(&self) -> Result<Option<String>, SessionError> {
+        let mut slot = self.inner.slot.lock().await;
+        Ok(self.loaded(&mut slot).await?.and_then(|record| record.principal.clone()))
+    }
+
+    /// Logs in, at once and together with the changes so far: the session gets a new id and the old one ends. Values stay, unless they are
+    /// another user's.
+    ///
+    /// # Errors
+    /// The store's failure; nobody is logged in then.
+    pub async fn login(&self, principal: &str) -> Result<(), SessionError> {
+        let mut slot = self.inner.slot.lock().await;
+        self.loaded(&mut slot).await?;
+        let (patch, id) = self.take();
+        if let SlotState::Live(key, _) = &slot.state {
+            let (key, fresh) = (*key, SessionId::random());
+            let (to, name) = (fresh.key(), Some(principal.to_owned()));
+            let (patch, id) = (patch.clone(), Some(id));
+            let op = Op::Rotate { to, principal: name, patch, grace: Duration::ZERO, id };
+            let applied = self.apply(&mut slot, &key, op).await?;
+            if let Outcome::NotCounter { key } = applied.outcome {
+                return Err(SessionError::NotCounter { key });
+            }
+            let record = match applied.record {
+                None if applied.outcome.is_done() => self.load(&mut slot, &to).await?, // a repeated rotation
+                record => record.filter(|_| applied.outcome.is_done()),
+            };
+            if let Some(record) = record {
+                slot.state = SlotState::Live(to, Box::new(record));
+                slot.cookie = Some(CookieOut::Set(fresh));
+                return Ok(());
+            }
+            // The old session ended meanwhile; the user has just proved who they are and gets a new one.
+        }
+        self.create(&mut slot, Some(principal.to_owned()), patch, id).await.map(drop)
+    }
+
+    /// Logs out, at once: the session ends on every store and host, and changes made in this request are dropped.
+    ///
+    /// # Errors
+    /// The store's failure; the user may then still be logged in, and the layer says 503.
+    pub async fn logout(&self) -> Result<(), SessionError> {
+        let mut slot = self.inner.slot.lock().await;
+        self.loaded(&mut slot).await?;
+        drop(self.take());
+        if let SlotState::Live(key, _) = &slot.state {
+            let key = *key;
+            if let Err(error) = self.inner.layer.store.delete(&key).await {
+                return Err(self.fail(&mut slot, error));
+            }
+        }
+        slot.state = SlotState::None;
+        slot.cookie = self.inner.cookie.is_some().then_some(CookieOut::Clear);
+        Ok(())
+    }
+
+    /// Writes the changes now; [`get`](Self::get) answers what is committed afterwards. Creates a session if there is none to change.
+    ///
+    /// # Errors
+    /// The store's failure; the layer then says 503.
+    pub async fn commit(&self) -> Result<Commit, SessionError> {
+        if self.pending().patch.is_empty() {
+            return Ok(Commit::Unchanged);
+        }
+        let mut slot = self.inner.slot.lock().await;
+        let base = self.loaded(&mut slot).await?.map(|record| record.version);
+        let base = base.filter(|_| self.pending().changes_what_it_read());
+        let (patch, id) = self.take();
+        let SlotState::Live(key, _) = &slot.state else {
+            if patch.changes.values().all(|change| matches!(change, Change::Remove)) {
+                return Ok(Commit::Unchanged);
+            }
+            return self.create(&mut slot, None, patch, id).await;
+        };
+        let key = *key;
+        let op = Op::Commit { base, patch, mode: Mode::Merge, id: Some(id) };
+        let applied = self.apply(&mut slot, &key, op).await?;
+        if let Some(record) = applied.record {
+            slot.state = SlotState::Live(key, Box::new(record));
+        }
+        match applied.outcome {
+            Outcome::Saved { version } => Ok(Commit::Saved { version }),
+            Outcome::Merged { version } => Ok(Commit::Merged { version }),
+            Outcome::Conflict { current } => Ok(Commit::Conflict { current }),
+            Outcome::NotCounter { key } => Err(SessionError::NotCounter { key }),
+            Outcome::Gone(gone) => {
+                slot.state = SlotState::None;
+                Ok(Commit::Gone(gone))
+            }
+            Outcome::Collision => Err(SessionError::NoFreeId),
+        }
+    }
+
+    /// Whether anything asked this session.
+    pub(super) fn is_used(&self) -> bool {
+        let pending = self.pending();
+        pending.used || !pending.patch.is_empty()
+    }
+
+    /// The store's failure in this request, if there was one.
+    pub(super) fn failure(&self) -> Option<SessionError> {
+        self.pending().failure.clone()
+    }
+
+    pub(super) async fn take_cookie(&self) -> Option<CookieOut> {
+        self.inner.slot.lock().await.cookie.take()
+    }
+
+    /// Renews the idle deadline where that is due. It is no reason to fail or to delay a response that is ready.
+    pub(super) async fn touch_if_due(&self) {
+        let slot = self.inner.slot.lock().await;
+        let SlotState::Live(key, record) = &slot.state else { return };
+        if record.lifetime.touch_is_due(record.touched_at, unix_now()) {
+            match tokio::time::timeout(TOUCH_DEADLINE, self.inner.layer.store.touch(key)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "session not renewed"),
+                Err(_) => tracing::warn!(deadline = ?TOUCH_DEADLINE, "session not renewed in time"),
+            }
+        }
+    }
+
+    async fn loaded<'a>(&self, slot: &'a mut Slot) -> Result<Option<&'a Record>, SessionError> {
+        self.pending().used = true;
+        if matches!(slot.state, SlotState::Unread) {
+            let found = match &self.inner.cookie {
+                None => Loaded::Absent,
+                Some(id) => match self.inner.layer.store.find(&id.key(), unix_now()).await {
+                    Ok(found) => found,
+                    Err(error) => return Err(self.fail(slot, error)),
+                },
+            };
+            slot.state = match found {
+                Loaded::Live { key, record } => SlotState::Live(key, Box::new(record)),
+                _ => SlotState::None,
+            };
+        }
+        match &slot.state {
+            SlotState::Live(_, record) => Ok(Some(record)),
+            SlotState::Failed(error) => Err(error.clone()),
+            SlotState::None | SlotState::Unread => Ok(None),
+        }
+    }
+
+    async fn load(&self, slot: &mut Slot, key: &StoreKey) -> Result<Option<Record>, SessionError> {
+        self.inner.layer.store.load(key).await.map_err(|error| self.fail(slot, error))
+    }
+
+    async fn apply(&self, slot: &mut Slot, key: &StoreKey, op: Op) -> Result<Applied, SessionError> {
+        let applied = self.inner.layer.store.apply(key, op, Durability::Primary).await;
+        applied.map_err(|error| self.fail(slot, error))
+    }
+
+    async fn create(
+        &self,
+        slot: &mut Slot,
+        principal: Option<String>,
+        patch: Patch,
+        id: CommitId,
+    ) -> Result<Commit, SessionError> {
+        for _ in 0..MAX_COLLISIONS {
+            let fresh = SessionId::random();
+            let (lifetime, id) = (self.inner.layer.lifetime, Some(id));
+            let op = Op::Create { lifetime, principal: principal.clone(), patch: patch.clone(), id };
+            let applied = self.apply(slot, &fresh.key(), op).await?;
+            match (applied.outcome, applied.record) {
+                (Outcome::Saved { version }, Some(record)) => {
+                    slot.state = SlotState::Live(fresh.key(), Box::new(record));
+                    slot.cookie = Some(CookieOut::Set(fresh));
+                    return Ok(Commit::Saved { version });
+                }
+                (Outcome::NotCounter { key }, _) => return Err(SessionError::NotCounter { key }),
+                _ => {}
+            }
+        }
+        Err(SessionError::NoFreeId)
+    }
+
+    /// Remembers a failure: nothing more is sent to the store in this request, and the layer answers for it.
+    fn fail(&self, slot: &mut Slot, error: StoreError) -> SessionError {
+        let error = SessionError::Store(Arc::new(error));
+        slot.state = SlotState::Failed(error.clone());
+        self.pending().failure = Some(error.clone());
+        error
+    }
+
+    /// The changes so far, and the id of the commit that takes them.
+    fn take(&self) -> (Patch, CommitId) {
+        let mut pending = self.pending();
+        let number = pending.commits;
+        pending.commits = number.wrapping_add(1);
+        let id = match &pending.request {
+            Some(request) => CommitId::of(format!("{number} {request}")),
+            None => CommitId::random(),
+        };
+        (std::mem::take(&mut pending.patch), id)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    /// Only a value that was read and then changed can be lost to another request: that is a conflict, everything else merges.
+    fn changes_what_it_read(&self) -> bool {
+        self.patch
+            .changes
+            .iter()
+            .any(|(key, change)| !matches!(change, Change::Add(_)) && self.read.contains(key.as_str()))
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("has_cookie", &self.inner.cookie.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// A renewal waits this long at most.
+const TOUCH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Two random ids of 256 bits do not meet; three tries tell a broken generator from a cosmic accident.
+const MAX_COLLISIONS: usize = 3;

@@ -1,0 +1,107 @@
+//! Sessions in this process: for tests and single instances. Gone when the process ends.
+
+use crate::{
+    codec,
+    error::StoreError,
+    id::StoreKey,
+    lifetime::unix_now,
+    op::{Applied, Op, Outcome, apply_op},
+    record::Record,
+    store::{Durability, SessionStore},
+};
+use async_trait::async_trait;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Keeps encoded records in a map, so that limits and damage behave as in the other stores.
+#[derive(Default)]
+pub struct MemoryStore {
+    map: Mutex<Map>,
+}
+
+#[derive(Default)]
+struct Map {
+    records: HashMap<StoreKey, Vec<u8>>,
+    writes: u64,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn map(&self) -> MutexGuard<'_, Map> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.map().get(key)
+    }
+
+    async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
+        let mut map = self.map();
+        let step = apply_op(map.get(key)?, &op, unix_now());
+        let write = step.write.as_ref().map(|record| codec::encode(record, 0)).transpose()?;
+        if let Some((new, record)) = &step.create {
+            if map.records.contains_key(new) {
+                return Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None });
+            }
+            let bytes = codec::encode(record, 0)?;
+            map.records.insert(*new, bytes);
+        }
+        if let Some(bytes) = write {
+            map.records.insert(*key, bytes);
+            map.sweep();
+        }
+        Ok(step.applied)
+    }
+
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+        let (map, now) = (self.map(), unix_now());
+        let mut keys = Vec::new();
+        for (key, bytes) in &map.records {
+            let record = codec::decode(bytes)?;
+            if record.live_principal() == Some(principal) && record.gone(now).is_none() {
+                keys.push(*key);
+            }
+        }
+        Ok(keys)
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Map {
+    fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.records.get(key).map(|bytes| codec::decode(bytes)).transpose()
+    }
+
+    /// Forgets what is over, every so many writes.
+    fn sweep(&mut self) {
+        self.writes = self.writes.wrapping_add(1);
+        if self.writes.is_multiple_of(SWEEP_EVERY) {
+            let now = unix_now();
+            self.records
+                .retain(|_, bytes| codec::decode(bytes).map_or(true, |record| now < record.deadline()));
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("records", &self.map().records.len()).finish()
+    }
+}
+
+/// A sweep reads every record, so it is rare.
+const SWEEP_EVERY: u64 = 4096;

@@ -1,0 +1,168 @@
+//! A session's record: what a store keeps under one key.
+
+use crate::{
+    id::{CommitId, StoreKey},
+    lifetime::{Lifetime, UnixMillis},
+    op::Gone,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One session as stored. Stores treat it as opaque but for [`deadline`](Self::deadline) and [`live_principal`](Self::live_principal).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Rises by one with every change.
+    pub version: u64,
+    /// When the session, or the log-in that it stands for, began.
+    pub created_at: UnixMillis,
+    /// When it was last used or changed.
+    pub touched_at: UnixMillis,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Who is logged in.
+    pub principal: Option<String>,
+    /// Live, moved or ended.
+    pub state: State,
+    pub(crate) entries: BTreeMap<String, Entry>,
+    /// Which keys were removed lately and in which version: a merge has to know.
+    pub(crate) removed: VecDeque<(String, u64)>,
+    /// Removals up to this version may be forgotten.
+    pub(crate) removed_floor: u64,
+    pub(crate) applied: VecDeque<AppliedId>,
+}
+
+/// Whether a record is a session, a pointer to one, or the memory of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A session.
+    Live,
+    /// Rotated to another key without a change of user; loads follow until the time given.
+    Moved {
+        /// Where the session is now.
+        to: StoreKey,
+        /// When the pointer ends.
+        until: UnixMillis,
+    },
+    /// A tombstone: nothing can be saved here any more.
+    Ended {
+        /// Why.
+        reason: Gone,
+        /// Where the session was moved to, so that a repeated rotation is recognized. Loads do not follow it.
+        to: Option<StoreKey>,
+        /// A delete follows `to`: it is the same user's session there, or the same anonymous one.
+        same_user: bool,
+        /// When the tombstone may be forgotten.
+        until: UnixMillis,
+    },
+}
+
+/// A value of a session.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Bytes; the [`Session`](crate::layer) handle keeps JSON in them.
+    Bytes(Vec<u8>),
+    /// A number that concurrent requests add to without conflict.
+    Counter(i64),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The record's version that wrote this value.
+    pub(crate) version: u64,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppliedId {
+    pub(crate) id: CommitId,
+    pub(crate) version: u64,
+    pub(crate) merged: bool,
+}
+
+impl Record {
+    /// A new live record without values.
+    #[must_use]
+    pub fn new(lifetime: Lifetime, principal: Option<String>, now: UnixMillis) -> Self {
+        Self {
+            version: 0,
+            created_at: now,
+            touched_at: now,
+            lifetime,
+            principal,
+            state: State::Live,
+            entries: BTreeMap::new(),
+            removed: VecDeque::new(),
+            removed_floor: 0,
+            applied: VecDeque::new(),
+        }
+    }
+
+    /// The value under a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.get(key).map(|entry| &entry.value)
+    }
+
+    /// The number under a key, if a counter is there.
+    #[must_use]
+    pub fn counter(&self, key: &str) -> Option<i64> {
+        match self.get(key) {
+            Some(Value::Counter(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The keys that have a value.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// When the store may forget this record.
+    #[must_use]
+    pub fn deadline(&self) -> UnixMillis {
+        match self.state {
+            State::Live => self.lifetime.deadline(self.created_at, self.touched_at),
+            State::Moved { until, .. } | State::Ended { until, .. } => until,
+        }
+    }
+
+    /// Why this record is no session at `now`, if it is none.
+    #[must_use]
+    pub fn gone(&self, now: UnixMillis) -> Option<Gone> {
+        match self.state {
+            State::Live if now >= self.deadline() => Some(Gone::Expired),
+            State::Live => None,
+            State::Moved { .. } => Some(Gone::Rotated),
+            State::Ended { reason, .. } => Some(reason),
+        }
+    }
+
+    /// Whose session this is, for an index of live sessions.
+    #[must_use]
+    pub fn live_principal(&self) -> Option<&str> {
+        self.principal.as_deref().filter(|_| self.state == State::Live)
+    }
+}
+
+impl std::fmt::Debug for Record {
+    /// Shows shape and times, never a value or a user.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("version", &self.version)
+            .field("created_at", &self.created_at)
+            .field("touched_at", &self.touched_at)
+            .field("lifetime", &self.lifetime)
+            .field("logged_in", &self.principal.is_some())
+            .field("state", &self.state)
+            .field("values", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Counter(_) => f.write_str("Counter(..)"),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The supervisor of the connection to the master: redis-rs does not reconnect a multiplexed connection, and knows no supervision over Sentinel.
+//!
+//! At each connect the master is resolved anew (a majority of the Sentinels, or the most named once all had their time) and asked for its
+//! ROLE; a connection in use is asked again each second. A timeout, READONLY or a lost connection drops the connection, and the call is tried again
+//! inside its own deadline. A host without power answers nothing at all, so each step has a short deadline of its own.
+
+use super::url::Target;
+use crate::error::StoreError;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo,
+    RedisError, ServerErrorKind, aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+pub(super) struct Link {
+    target: Target,
+    /// The URL without its password.
+    pub(super) name: String,
+    current: Mutex<Option<Live>>,
+    connecting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
+    calls: Semaphore,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    generation: u64,
+    checked: Instant,
+}
+
+/// Why an attempt failed, and whether another one may do better.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    reason: String,
+    again: bool,
+}
+
+impl Link {
+    pub(super) fn new(target: Target, name: String) -> Self {
+        Self {
+            target,
+            name,
+            current: Mutex::default(),
+            connecting: Default::default(),
+            calls: Semaphore::new(MAX_CALLS),
+        }
+    }
+
+    /// Calls `work` with a connection to the master until it succeeds, fails for good, or `deadline` has passed. `work` must be safe to repeat.
+    pub(super) async fn call<T, F, W>(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        work: W,
+    ) -> Result<T, StoreError>
+    where
+        W: Fn(MultiplexedConnection) -> F,
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let Ok(_permit) = self.calls.try_acquire() else {
+            return Err(self.unavailable(action, format!("{MAX_CALLS} calls are waiting for it already")));
+        };
+        let until = Instant::now() + deadline;
+        let (mut attempt, mut last) = (0_u32, Failure::again("no attempt was finished"));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (store, reason) = (self.name.clone(), last.reason);
+                return Err(StoreError::Timeout { store, action, deadline, reason });
+            }
+            let mut used = None;
+            match tokio::time::timeout(left, self.attempt(&work, &mut used)).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(CallError::Store(error))) => return Err(error),
+                Ok(Err(CallError::Redis(failure))) if !failure.again => {
+                    return Err(self.unavailable(action, failure.reason));
+                }
+                Ok(Err(CallError::Redis(failure))) => last = failure,
+                Err(_) => {
+                    // The deadline, told above. What did not answer until now is not tried by the next call either.
+                    used.into_iter().for_each(|generation| self.drop_generation(generation));
+                    continue;
+                }
+            }
+            attempt = attempt.saturating_add(1);
+            tracing::debug!(target: "session_store", store = self.name, attempt, error = last.reason, "trying again");
+            let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(4)).mul_f64(rand::random_range(0.5..1.0));
+            tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    async fn attempt<T, F, W>(&self, work: &W, used: &mut Option<u64>) -> Result<T, CallError>
+    where
+        W: Fn(MultiplexedConnection) -> F,
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let live = self.connection().await?;
+        *used = Some(live.generation);
+        let done = work(live.connection).await;
+        if let Err(CallError::Redis(failure)) = &done
+            && failure.again
+        {
+            self.drop_generation(live.generation);
+        }
+        done
+    }
+
+    /// The connection in use, or a new one. One caller connects; who waited for it shares its failure instead of trying again in a row.
+    async fn connection(&self) -> Result<Live, Failure> {
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        let asked = Instant::now();
+        let mut connecting = self.connecting.lock().await;
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        if let Some((when, failure)) = connecting.as_ref()
+            && *when >= asked
+        {
+            return Err(failure.clone());
+        }
+        let generation = match self.current() {
+            Some(live) => match check_role(live.connection.clone()).await {
+                Ok(()) => {
+                    let checked = Live { checked: Instant::now(), ..live };
+                    self.set(Some(checked.clone()));
+                    return Ok(checked);
+                }
+                Err(failure) => {
+                    tracing::warn!(target: "session_store", store = self.name, error = failure.reason, "left the master");
+                    self.set(None);
+                    live.generation.wrapping_add(1)
+                }
+            },
+            None => rand::random(),
+        };
+        match self.connect().await {
+            Ok((master, connection)) => {
+                *connecting = None;
+                tracing::info!(target: "session_store", store = self.name, master, "connected to the master");
+                let live = Live { connection, generation, checked: Instant::now() };
+                self.set(Some(live.clone()));
+                Ok(live)
+            }
+            Err(failure) => {
+                *connecting = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(String, MultiplexedConnection), Failure> {
+        let (address, login) = match &self.target {
+            Target::Single { address, login } => (address.clone(), login),
+            Target::Sentinel { sentinels, master, login } => (resolve(sentinels, master).await?, login),
+        };
+        let name = address.to_string();
+        let connection = open(address, login.clone(), RESPONSE).await.map_err(|failure| failure.at(&name))?;
+        check_role(connection.clone()).await.map_err(|failure| failure.at(&name))?;
+        Ok((name, connection))
+    }
+
+    fn usable(&self) -> Option<Live> {
+        self.current().filter(|live| live.checked.elapsed() < ROLE_EVERY)
+    }
+
+    fn current(&self) -> Option<Live> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, live: Option<Live>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    fn drop_generation(&self, generation: u64) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|live| live.generation == generation) {
+            *current = None;
+        }
+    }
+
+    fn unavailable(&self, action: &'static str, reason: String) -> StoreError {
+        StoreError::Unavailable { store: self.name.clone(), action, reason, source: None }
+    }
+}
+
+/// What a call's work may end with.
+pub(super) enum CallError {
+    Redis(Failure),
+    Store(StoreError),
+}
+
+impl From<RedisError> for CallError {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error.into())
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        Self::Redis(failure)
+    }
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        let again = match error.kind() {
+            ErrorKind::Io | ErrorKind::Parse => true,
+            ErrorKind::Server(kind) => matches!(
+                kind,
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::TryAgain
+                    | ServerErrorKind::ClusterDown
+            ),
+            // Codes that the client has no name for: too few replicas now, or demoted while a script ran.
+            ErrorKind::Extension => matches!(error.code(), Some("NOREPLICAS" | "UNBLOCKED" | "BUSY")),
+            _ => error.is_unrecoverable_error(),
+        };
+        // A login error may quote what was sent; its kind says enough.
+        let reason = match error.kind() {
+            ErrorKind::AuthenticationFailed => "the server refused the password or user".to_owned(),
+            _ => error.to_string(),
+        };
+        Self { reason, again }
+    }
+}
+
+impl Failure {
+    fn again(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), again: true }
+    }
+
+    fn at(self, address: &str) -> Self {
+        Self { reason: format!("{address}: {}", self.reason), ..self }
+    }
+}
+
+/// Asks all Sentinels at once. A majority that agrees is enough; after their time the most named address counts, whose role is checked next.
+async fn resolve(sentinels: &[(String, u16)], master: &str) -> Result<ConnectionAddr, Failure> {
+    let mut asked = JoinSet::new();
+    for (host, port) in sentinels.iter().cloned() {
+        let master = master.to_owned();
+        asked.spawn(async move {
+            let answer = ask(ConnectionAddr::Tcp(host.clone(), port), &master).await;
+            answer.map_err(|failure| failure.at(&format!("Sentinel {host}:{port}")))
+        });
+    }
+    let mut votes: HashMap<(String, u16), usize> = HashMap::new();
+    let mut reason = "no Sentinel answered".to_owned();
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(address)) => {
+                let count = votes.entry(address.clone()).or_default();
+                *count += 1;
+                if *count > sentinels.len() / 2 {
+                    return Ok(ConnectionAddr::Tcp(address.0, address.1));
+                }
+            }
+            Ok(Err(failure)) => reason = failure.reason,
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    match votes.into_iter().max_by_key(|(_, count)| *count) {
+        Some(((host, port), _)) => Ok(ConnectionAddr::Tcp(host, port)),
+        None => Err(Failure::again(reason)),
+    }
+}
+
+async fn ask(address: ConnectionAddr, master: &str) -> Result<(String, u16), Failure> {
+    let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?;
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    match command.query_async::<Option<(String, u16)>>(&mut connection).await? {
+        Some(address) => Ok(address),
+        None => Err(Failure::again(format!("it knows no master {master:?}"))),
+    }
+}
+
+async fn open(
+    address: ConnectionAddr,
+    login: RedisConnectionInfo,
+    response: Duration,
+) -> Result<MultiplexedConnection, Failure> {
+    let keepalive =
+        redis::io::tcp::socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
+    let info = address.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(login);
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(response));
+    let connecting =
+        async move { Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await };
+    match tokio::time::timeout(CONNECT + response, connecting).await {
+        Ok(connection) => Ok(connection?),
+        Err(_) => Err(Failure::again(format!("no connection within {:?}", CONNECT + response))),
+    }
+}
+
+async fn check_role(mut connection: MultiplexedConnection) -> Result<(), Failure> {
+    let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+    match role.first() {
+        Some(redis::Value::BulkString(name)) if name == b"master" => Ok(()),
+        Some(redis::Value::SimpleString(name)) if name == "master" => Ok(()),
+        _ => Err(Failure::again("it is a replica; name the master, or write redis+sentinel://")),
+    }
+}
+
+/// A host on the same network answers within a few milliseconds or not at all.
+const CONNECT: Duration = Duration::from_millis(300);
+const SENTINEL_RESPONSE: Duration = Duration::from_millis(300);
+/// Redis answers in less than a millisecond; a second tells a hung host from a busy one.
+const RESPONSE: Duration = Duration::from_secs(1);
+/// A demoted master still answers reads: its role is asked for again after this long.
+const ROLE_EVERY: Duration = Duration::from_secs(1);
+const KEEPALIVE: Duration = Duration::from_secs(2);
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Doubles four times, to about 0.3 s: often enough to be back soon after an election.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Calls under way at once; one more is refused rather than queued.
+const MAX_CALLS: usize = 4096;

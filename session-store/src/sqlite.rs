@@ -1,0 +1,288 @@
+//! Sessions in one SQLite file: several processes of one host, nothing to run beside them.
+//!
+//! Each process has one thread with one connection, so its own requests never wait for a lock; between processes `BEGIN IMMEDIATE` is retried with
+//! a short back-off of our own, because SQLite's busy handler sleeps up to 100 ms at a time. WAL with `synchronous=NORMAL`: a crash of the
+//! process loses nothing, a loss of power may lose the last moments. WAL needs shared memory: not for network file systems.
+
+use crate::{
+    codec,
+    error::StoreError,
+    id::StoreKey,
+    lifetime::unix_now,
+    op::{Applied, Op, Outcome, apply_op},
+    record::Record,
+    store::{Durability, SessionStore, config},
+};
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Sessions in a SQLite file.
+pub struct SqliteStore {
+    jobs: mpsc::Sender<Job>,
+    path: PathBuf,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+struct Worker {
+    connection: Connection,
+    writes: u64,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file (readable by its owner only) and its table.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] where the path cannot be used, [`StoreError::Unavailable`] where the file cannot be opened now.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        if path.as_os_str().is_empty() {
+            return Err(config(
+                "sqlite:",
+                "it names no file",
+                "write sqlite:PATH, such as sqlite:sessions.db",
+            ));
+        }
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let (ready, opened) = oneshot::channel();
+        let file = path.clone();
+        let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
+            let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file)) {
+                Ok(connection) => Worker { connection, writes: 0 },
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            if ready.send(Ok(())).is_ok() {
+                while let Some(job) = queue.blocking_recv() {
+                    job(&mut worker);
+                }
+            }
+        });
+        thread.map_err(|source| unavailable(&path, "open", source))?;
+        match opened.await {
+            Ok(Ok(())) => Ok(Self { jobs, path }),
+            Ok(Err(error)) if is_wrong_file(&error) => {
+                let hint = "name a file in a folder that exists and can be written, or a database that this library made";
+                Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
+            }
+            Ok(Err(error)) => Err(unavailable(&path, "open", error)),
+            Err(error) => Err(unavailable(&path, "open", error)),
+        }
+    }
+
+    /// Runs `work` on the store's thread within `deadline`, again and again while another process holds the file.
+    async fn run<T, F>(&self, action: &'static str, deadline: Duration, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Worker) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    {
+        let until = Instant::now() + deadline;
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            if !answer.is_closed() && Instant::now() < until {
+                let _ = answer.send(retry(until, || work(worker)));
+            }
+        });
+        let all = async {
+            self.jobs.send(job).await.map_err(|_| unavailable(&self.path, action, "its thread has ended"))?;
+            match answered.await {
+                Ok(Ok(done)) => done,
+                Ok(Err(error)) => Err(unavailable(&self.path, action, error)),
+                Err(_) => Err(self.timeout(action, deadline)), // the job came too late or its thread ended
+            }
+        };
+        tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| Err(self.timeout(action, deadline)))
+    }
+
+    fn timeout(&self, action: &'static str, deadline: Duration) -> StoreError {
+        let store = format!("sqlite:{}", self.path.display());
+        StoreError::Timeout {
+            store,
+            action,
+            deadline,
+            reason: "the file stayed locked or the disk is slow".into(),
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for SqliteStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let key = *key;
+        self.run("load", DEADLINE, move |worker| Ok(read(&worker.connection, &key)?.transpose())).await
+    }
+
+    async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
+        let key = *key;
+        self.run("write", DEADLINE, move |worker| worker.apply(&key, &op)).await
+    }
+
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+        let principal = principal.to_owned();
+        let work = move |worker: &mut Worker| {
+            let mut query = worker.connection.prepare_cached(SESSIONS_OF)?;
+            let keys =
+                query.query_map(params![principal, clamp(unix_now())], |row| row.get::<_, [u8; 32]>(0))?;
+            keys.map(|key| key.map(StoreKey::from_bytes)).collect::<Result<Vec<_>, _>>().map(Ok)
+        };
+        self.run("list", DEADLINE, work).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        let work = |worker: &mut Worker| {
+            worker.connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback().map(Ok)
+        };
+        self.run("a health check", HEALTH_DEADLINE, work).await
+    }
+}
+
+impl Worker {
+    fn apply(&mut self, key: &StoreKey, op: &Op) -> Result<Result<Applied, StoreError>, rusqlite::Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let before = match read(&transaction, key)?.transpose() {
+            Ok(before) => before,
+            Err(error) => return Ok(Err(error)),
+        };
+        let now = unix_now();
+        let step = apply_op(before, op, now);
+        if let Some((new, record)) = &step.create {
+            if transaction.prepare_cached(EXISTS)?.exists(params![new.as_bytes()])? {
+                return Ok(Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None }));
+            }
+            if let Err(error) = write(&transaction, new, record)? {
+                return Ok(Err(error));
+            }
+        }
+        if let Some(record) = &step.write {
+            if let Err(error) = write(&transaction, key, record)? {
+                return Ok(Err(error));
+            }
+            self.writes = self.writes.wrapping_add(1);
+            if self.writes.is_multiple_of(SWEEP_EVERY) {
+                transaction.prepare_cached(SWEEP)?.execute(params![clamp(now)])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(Ok(step.applied))
+    }
+}
+
+fn prepare(path: &Path) -> Result<Connection, rusqlite::Error> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Session records are nobody else's to read. What is wrong with the path, the open below says better.
+        let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    }
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > TABLE_VERSION {
+        return Err(rusqlite::Error::InvalidParameterName(format!(
+            "its tables are of version {version}, newer than {TABLE_VERSION}"
+        )));
+    }
+    connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")?;
+    connection.execute_batch(TABLES)?;
+    Ok(connection)
+}
+
+fn read(
+    connection: &Connection,
+    key: &StoreKey,
+) -> Result<Option<Result<Record, StoreError>>, rusqlite::Error> {
+    let mut query = connection.prepare_cached("SELECT record FROM sessions WHERE key = ?1")?;
+    let bytes = query.query_row(params![key.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+    Ok(bytes.map(|bytes| codec::decode(&bytes)))
+}
+
+fn write(
+    connection: &Connection,
+    key: &StoreKey,
+    record: &Record,
+) -> Result<Result<(), StoreError>, rusqlite::Error> {
+    let bytes = match codec::encode(record, 0) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Err(error)),
+    };
+    let row = params![key.as_bytes(), bytes, record.live_principal(), clamp(record.deadline())];
+    connection.prepare_cached(UPSERT)?.execute(row)?;
+    Ok(Ok(()))
+}
+
+fn retry<T>(
+    until: Instant,
+    mut work: impl FnMut() -> Result<T, rusqlite::Error>,
+) -> Result<T, rusqlite::Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match work() {
+            Err(error) if is_busy(&error) && Instant::now() < until => {
+                std::thread::sleep(pause.mul_f64(rand::random_range(0.5..1.0)));
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn is_wrong_file(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    let wrong = Some(ErrorCode::CannotOpen) == code || Some(ErrorCode::NotADatabase) == code;
+    wrong || code == Some(ErrorCode::ReadOnly) || matches!(error, rusqlite::Error::InvalidParameterName(_))
+}
+
+fn unavailable(
+    path: &Path,
+    action: &'static str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StoreError {
+    let source = source.into();
+    let (store, reason) = (format!("sqlite:{}", path.display()), source.to_string());
+    StoreError::Unavailable { store, action, reason, source: Some(source) }
+}
+
+/// SQLite's integers are signed.
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+const DEADLINE: Duration = Duration::from_secs(8);
+/// Probes of a balancer come each second or so.
+const HEALTH_DEADLINE: Duration = Duration::from_millis(800);
+/// Calls that wait for the thread; more wait in their own tasks, up to their deadline.
+const QUEUE: usize = 1024;
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const LAST_PAUSE: Duration = Duration::from_millis(5);
+const SWEEP_EVERY: u64 = 256;
+const TABLE_VERSION: i64 = 1;
+const TABLES: &str = "
+    BEGIN IMMEDIATE;
+    CREATE TABLE IF NOT EXISTS sessions (
+        key BLOB PRIMARY KEY, record BLOB NOT NULL, principal TEXT, deadline INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal) WHERE principal IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS sessions_deadline ON sessions (deadline);
+    PRAGMA user_version = 1;
+    COMMIT;";
+const UPSERT: &str = "INSERT INTO sessions (key, record, principal, deadline) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (key) DO UPDATE SET record = ?2, principal = ?3, deadline = ?4";
+const EXISTS: &str = "SELECT 1 FROM sessions WHERE key = ?1";
+const SESSIONS_OF: &str = "SELECT key FROM sessions WHERE principal = ?1 AND deadline > ?2";
+const SWEEP: &str =
+    "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE deadline < ?1 LIMIT 1024)";

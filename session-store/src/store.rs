@@ -1,0 +1,221 @@
+//! The trait that every store implements, and the choice of a store by URL.
+
+use crate::{
+    error::StoreError,
+    id::{CommitId, StoreKey},
+    lifetime::{Lifetime, UnixMillis},
+    op::{Applied, Gone, Mode, Op, Outcome, Patch},
+    record::{Record, State},
+};
+use async_trait::async_trait;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// A place where sessions live.
+///
+/// Implement the four required methods; [`apply`](Self::apply) reads, calls [`apply_op`](crate::apply_op) and writes as one atomic step. The rest
+/// is provided on them. Every call ends within the store's own deadline (8 s by default), with an answer or an error. Dropping a call's future
+/// is allowed at any time; a write may then have taken effect or not. A failed read is an error, never an empty answer.
+#[async_trait]
+pub trait SessionStore: Send + Sync + fmt::Debug {
+    /// Reads one record as it is stored, live or not; `None` where nothing is stored. Does not follow a rotation and does not renew.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError>;
+
+    /// One atomic step. The answer is what [`apply_op`](crate::apply_op) says, and the step has taken effect when it is given.
+    ///
+    /// # Errors
+    /// The store's own failures; after a [timeout](StoreError::is_timeout) it is unknown whether the step took effect.
+    async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError>;
+
+    /// The keys of the live sessions of a user, in any order.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError>;
+
+    /// Whether the store can take writes now. Ends within a second.
+    ///
+    /// # Errors
+    /// The reason why it cannot.
+    async fn health(&self) -> Result<(), StoreError>;
+
+    /// Whether instances on several hosts share what this store holds.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Loads a session, following rotations within their grace.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn find(&self, key: &StoreKey, now: UnixMillis) -> Result<Loaded, StoreError> {
+        let mut key = *key;
+        for _ in 0..MAX_HOPS {
+            let Some(record) = self.load(&key).await? else { return Ok(Loaded::Absent) };
+            match (record.state, record.gone(now)) {
+                (State::Live, None) => return Ok(Loaded::Live { key, record }),
+                (State::Moved { to, until }, _) if now < until => key = to,
+                (_, Some(Gone::Expired)) => return Ok(Loaded::Expired),
+                _ => return Ok(Loaded::Revoked),
+            }
+        }
+        Ok(Loaded::Revoked)
+    }
+
+    /// Creates a session under an unused key.
+    ///
+    /// # Errors
+    /// The store's own failures; a key in use is [`Outcome::Collision`].
+    async fn create(
+        &self,
+        key: &StoreKey,
+        lifetime: Lifetime,
+        principal: Option<String>,
+        patch: Patch,
+        id: Option<CommitId>,
+    ) -> Result<Applied, StoreError> {
+        let id = id.or_else(|| Some(CommitId::random()));
+        self.apply(key, Op::Create { lifetime, principal, patch, id }, Durability::Primary).await
+    }
+
+    /// Changes values of a session that was loaded at version `base`.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn commit(
+        &self,
+        key: &StoreKey,
+        base: Option<u64>,
+        patch: Patch,
+        mode: Mode,
+        id: Option<CommitId>,
+    ) -> Result<Applied, StoreError> {
+        let id = id.or_else(|| Some(CommitId::random()));
+        self.apply(key, Op::Commit { base, patch, mode, id }, Durability::Primary).await
+    }
+
+    /// Renews the idle deadline.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn touch(&self, key: &StoreKey) -> Result<Applied, StoreError> {
+        self.apply(key, Op::Touch, Durability::Primary).await
+    }
+
+    /// Gives the session a new id, for the same user; loads of the old one find it for `grace` (at most a minute).
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn rotate(&self, old: &StoreKey, new: &StoreKey, grace: Duration) -> Result<Applied, StoreError> {
+        let id = Some(CommitId::random());
+        let op = Op::Rotate { to: *new, principal: None, patch: Patch::new(), grace, id };
+        self.apply(old, op, Durability::Primary).await
+    }
+
+    /// Ends a session, also when it is being rotated at the same time. Once this is answered, nothing brings it back.
+    ///
+    /// # Errors
+    /// The store's own failures; the session may then live on.
+    async fn delete(&self, key: &StoreKey) -> Result<Outcome, StoreError> {
+        let mut key = *key;
+        for _ in 0..MAX_HOPS {
+            let applied = self.apply(&key, Op::Delete, Durability::Primary).await?;
+            match applied.moved_to {
+                Some(to) => key = to,
+                None => return Ok(applied.outcome),
+            }
+        }
+        Ok(Outcome::Gone(Gone::Rotated))
+    }
+}
+
+/// What a load found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loaded {
+    /// A session.
+    Live {
+        /// Where it is; differs from the key asked for after a rotation.
+        key: StoreKey,
+        /// What it holds.
+        record: Record,
+    },
+    /// Nothing is stored. An unknown id is never adopted.
+    Absent,
+    /// Idle or absolute lifetime is over.
+    Expired,
+    /// Logged out, deleted or rotated away.
+    Revoked,
+}
+
+/// How safe a write has to be before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The primary has it. A failover at that moment may lose it.
+    #[default]
+    Primary,
+}
+
+/// Opens the store that a URL names.
+///
+/// | URL | Store |
+/// |---|---|
+/// | `memory:` | this process only |
+/// | `sqlite:PATH` | one host, several processes (feature `sqlite`) |
+/// | `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `HOST:PORT` | one Redis 6.2 or newer (feature `redis`) |
+/// | `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],../NAME[/DB]` | the master that the Sentinels name (feature `redis`) |
+///
+/// A Redis that cannot be reached yet is no error here: ask [`health`](SessionStore::health).
+///
+/// # Errors
+/// [`StoreError::Config`] for a URL that cannot work or a feature that is not built in; [`StoreError::Unavailable`] for a file that cannot be opened.
+pub async fn connect(url: &str) -> Result<Arc<dyn SessionStore>, StoreError> {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    match scheme {
+        "memory" if rest.is_empty() => Ok(Arc::new(crate::MemoryStore::new())),
+        "memory" => Err(config(url, "memory: takes nothing after it", "write memory:")),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(crate::SqliteStore::open(rest).await?)),
+        #[cfg(not(feature = "sqlite"))]
+        "sqlite" => Err(config(url, "SQLite is not built in", "build with the feature sqlite")),
+        #[cfg(feature = "redis")]
+        _ => Ok(Arc::new(crate::RedisStore::open(url)?)),
+        #[cfg(not(feature = "redis"))]
+        _ => Err(config(
+            url,
+            "it names no store that is built in",
+            "build with the feature redis, or write memory:",
+        )),
+    }
+}
+
+pub(crate) fn config(url: &str, reason: impl Into<String>, hint: &'static str) -> StoreError {
+    StoreError::Config { url: without_password(url), reason: reason.into(), hint }
+}
+
+/// A URL as it may be shown: whatever stands before the last `@` of its authority is left out.
+pub(crate) fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let shown = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, host)| format!("***@{host}"));
+    let shown = shown.split('?').next().unwrap_or_default().to_owned();
+    if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") }
+}
+
+/// A session that moves on while it is followed is followed this often.
+const MAX_HOPS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_never_shown() {
+        assert_eq!(without_password("redis://u:p@ss@h:1/0?x=p"), "redis://***@h:1/0");
+        assert_eq!(without_password("h:6379"), "h:6379");
+        let error = config("redis://:secret@h", "bad", "mend it");
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+}
