@@ -1,0 +1,172 @@
+//! What was decided, and everything that led to it. The sentence is made in `explain`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Target;
+
+/// The outcome of one [`decide`](crate::decide): as data here, as one sentence by [`Display`](std::fmt::Display).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Decision {
+    /// When it was made, on the clock of the observation.
+    pub at: Duration,
+    /// What to do.
+    pub action: Action,
+    /// How many instances were wanted when it was made. A writer must refuse when that has changed since.
+    pub current: u32,
+    /// The rule that had the last word.
+    pub reason: Reason,
+    /// What each signal of the policy said.
+    pub votes: Vec<Vote>,
+    /// The way from the present count to the result, in order. Empty when a rule settled the matter before the
+    /// signals did.
+    pub stages: Vec<Stage>,
+    /// When it stops being good, on the clock of the observation: don't act on it from then on.
+    pub valid_until: Duration,
+}
+
+impl Decision {
+    /// The count that results: the new one, or the present one of a hold.
+    pub fn replicas(&self) -> u32 {
+        match self.action {
+            Action::Hold => self.current,
+            Action::ScaleTo(replicas) => replicas,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Action {
+    /// Nothing.
+    Hold,
+    /// Want this many instances; never the present count.
+    ScaleTo(u32),
+}
+
+/// The rule that had the last word in a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The signals decided, and nothing stood in the way (also when they ask for the present count).
+    Load,
+    /// The policy names no signal; the bounds hold.
+    NoSignals,
+    /// At least one signal is unknown, so nothing is removed. If all are, nothing is added either.
+    Unknown,
+    /// The window of the way up has not agreed yet.
+    UpStabilized,
+    /// The window of the way down has not agreed yet.
+    DownStabilized,
+    /// A burst is on: nothing is removed.
+    Burst,
+    /// The policy closed the way up.
+    UpDisabled,
+    /// The policy closed the way down.
+    DownDisabled,
+    /// A rate limit of the way up.
+    UpLimited,
+    /// A rate limit of the way down.
+    DownLimited,
+    /// The maximum.
+    AtMax,
+    /// The minimum.
+    AtMin,
+    /// More instances were wanted than the maximum: bounded at once, whatever the load.
+    AboveMax,
+    /// Fewer instances were wanted than the minimum: bounded at once, whatever the load.
+    BelowMin,
+    /// Zero instances are wanted and it was not this policy that said so: somebody turned the service off.
+    Off,
+    /// Somebody asked that the count be left alone.
+    Held {
+        /// Who and why.
+        reason: String,
+        /// When it lapses.
+        until: Option<Duration>,
+    },
+    /// An update or rollback is running.
+    Updating,
+    /// The clock stepped back by this much since the last observation; the windows begin anew.
+    ClockSteppedBack(Duration),
+    /// The policy breaks its own rules; the text names the first one.
+    InvalidPolicy(String),
+}
+
+/// What one signal said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Vote {
+    /// The signal's name.
+    pub signal: String,
+    /// Its target.
+    pub target: Target,
+    /// Its proposal, or why it has none.
+    pub ballot: Ballot,
+}
+
+/// A signal's proposal, or why it has none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ballot {
+    /// The signal is known.
+    Proposes {
+        /// Its value: finite, not negative.
+        value: f64,
+        /// How many instances it asks for, before any limit.
+        replicas: u32,
+        /// Percent of tolerance that kept the present count, if that is what did.
+        within: Option<u32>,
+    },
+    /// The signal is unknown.
+    Unknown {
+        /// Why.
+        why: String,
+        /// How long since it was last known, if it ever was.
+        elapsed: Option<Duration>,
+    },
+}
+
+/// One step from the present count to the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stage {
+    /// Which step.
+    pub name: StageName,
+    /// The count before it.
+    pub before: u32,
+    /// The count after it.
+    pub after: u32,
+    /// The rule that was applied, in words.
+    pub rule: String,
+    /// The numbers it rests on, by name.
+    pub inputs: Vec<(Cow<'static, str>, f64)>,
+}
+
+/// The steps, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StageName {
+    /// The largest proposal of the signals.
+    Combine,
+    /// Nothing is removed while a signal is unknown.
+    Unknown,
+    /// Nothing is removed in a burst.
+    Burst,
+    /// The stabilisation windows.
+    Stabilize,
+    /// Nothing is removed while an update runs.
+    Update,
+    /// The rate limits.
+    Rate,
+    /// The bounds.
+    Bound,
+}
