@@ -25,6 +25,8 @@
 #![deny(missing_docs)]
 
 mod behavior;
+#[cfg(feature = "controller")]
+pub mod controller;
 mod decide;
 mod decision;
 mod explain;

@@ -1,0 +1,20 @@
+//! One clock for a process: comparable between processes, and never stepping back within one.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// The controller's clock: Unix time as it was at the first call, and monotonic from there.
+///
+/// A [`SignalSource`](super::SignalSource) stamps its readings with it. State that another process saved stays
+/// comparable, as well as the machines' clocks agree; where they don't, the windows begin anew.
+pub fn now() -> Duration {
+    let (unix, start) = BASE.get_or_init(|| {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (unix, Instant::now())
+    });
+    unix.saturating_add(Instant::now().saturating_duration_since(*start))
+}
+
+static BASE: OnceLock<(Duration, Instant)> = OnceLock::new();

@@ -1,0 +1,119 @@
+//! The journal as the loop sees it: with deadlines, without repetition, never in the way.
+
+use std::mem::{Discriminant, discriminant};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::clock::now;
+use super::error::{JournalError, chain};
+use super::handle::Mode;
+use super::journal::{Event, Journal, JournalEntry, Outcome};
+use super::lease::Term;
+use crate::decision::{Action, Reason};
+use crate::state::State;
+
+pub(super) struct Recorder {
+    service: String,
+    journal: Arc<dyn Journal>,
+    limit: Duration,
+    last: Option<(Kind, Duration)>,
+    left_out: u32,
+    saved_at: Option<Duration>,
+}
+
+/// What two events have in common when the second one tells nothing new.
+#[derive(PartialEq)]
+struct Kind {
+    term: Option<Term>,
+    mode: Mode,
+    event: Discriminant<Event>,
+    decision: Option<(u32, Action, Discriminant<Reason>, Discriminant<Outcome>)>,
+}
+
+impl Recorder {
+    pub(super) fn new(service: &str, journal: Arc<dyn Journal>, limit: Duration) -> Self {
+        Self { service: service.to_owned(), journal, limit, last: None, left_out: 0, saved_at: None }
+    }
+
+    /// Records an event, unless it repeats the last one within a minute.
+    pub(super) async fn record(&mut self, term: Option<Term>, mode: Mode, event: Event) {
+        let at = now();
+        let kind = Kind::of(term, mode, &event);
+        let repeats = self.last.as_ref().is_some_and(|(last, since)| {
+            *last == kind && at.saturating_sub(*since) < QUIET && !is_change(&event)
+        });
+        if repeats {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        }
+        self.last = Some((kind, at));
+        let left_out = std::mem::take(&mut self.left_out);
+        let entry = JournalEntry { at, service: self.service.clone(), term, mode, event, left_out };
+        let recorded = timeout(self.limit, self.journal.record(entry)).await;
+        self.tell("recording", recorded);
+    }
+
+    /// The saved state. One that can't be read is none, which is the careful choice: nothing is removed until a whole
+    /// window was seen.
+    pub(super) async fn load_state(&self) -> Option<State> {
+        let loaded = timeout(self.limit, self.journal.load_state(&self.service)).await;
+        self.tell("loading the state", loaded).flatten()
+    }
+
+    /// Saves the state after a change, and else every quarter of a minute.
+    pub(super) async fn save_state(&mut self, state: &State, changed: bool) {
+        let at = now();
+        let due = self.saved_at.is_none_or(|saved| at.saturating_sub(saved) >= SAVE_EVERY);
+        if changed || due {
+            self.saved_at = Some(at);
+            let saved = timeout(self.limit, self.journal.save_state(&self.service, state)).await;
+            self.tell("saving the state", saved);
+        }
+    }
+
+    fn tell<T>(
+        &self,
+        tried: &str,
+        result: Result<Result<T, JournalError>, tokio::time::error::Elapsed>,
+    ) -> Option<T> {
+        let error = match result {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("{tried} had no answer within {:?}", self.limit),
+        };
+        warn!(target: "autoscaler", service = %self.service, error, "journal failed");
+        None
+    }
+}
+
+impl Kind {
+    fn of(term: Option<Term>, mode: Mode, event: &Event) -> Self {
+        let decision = match event {
+            Event::Decided { decision, outcome } => Some((
+                decision.current,
+                decision.action,
+                discriminant(&decision.reason),
+                discriminant(outcome),
+            )),
+            _ => None,
+        };
+        Self { term, mode, event: discriminant(event), decision }
+    }
+}
+
+/// What is always recorded.
+fn is_change(event: &Event) -> bool {
+    match event {
+        Event::Decided { outcome, .. } => matches!(outcome, Outcome::Written { .. }),
+        Event::Leading | Event::LeaseLost | Event::Fenced { .. } => true,
+        _ => false,
+    }
+}
+
+/// How long a repeated event stays quiet.
+const QUIET: Duration = Duration::from_secs(60);
+/// A quarter of the default window of the way down is what a new leader may have to see again.
+const SAVE_EVERY: Duration = Duration::from_secs(15);

@@ -1,0 +1,184 @@
+//! The loop: wait for the lease, then read, decide and write once a tick until it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::error::chain;
+use super::handle::{Mode, PolicyHandle};
+use super::journal::{Event, Journal};
+use super::lease::{Held, Lease};
+use super::pass::{Ended, Pass};
+use super::recorder::Recorder;
+use super::target::{ScaleTarget, SignalSource};
+use crate::policy::Policy;
+use crate::validate::PolicyErrors;
+
+/// Scales one service: see the [module](super) for what it needs.
+///
+/// Each tick reads the signals and the target at the same time, decides, and writes if there is something to write.
+/// Every call outside has a deadline below the tick. A conflict is read and decided anew at once, up to twice; a
+/// target that can't be read makes the ticks longer, up to eightfold; ticks vary by 10 % so that many controllers
+/// don't move in step.
+pub struct Controller {
+    service: String,
+    source: Arc<dyn SignalSource>,
+    target: Arc<dyn ScaleTarget>,
+    lease: Arc<dyn Lease>,
+    journal: Arc<dyn Journal>,
+    handle: PolicyHandle,
+    tick: Duration,
+}
+
+impl Controller {
+    /// A controller for one service, ticking every 5 s, in [`Mode::Active`].
+    ///
+    /// # Errors
+    /// When the policy is invalid.
+    pub fn new(
+        service: impl Into<String>,
+        policy: Policy,
+        source: impl SignalSource + 'static,
+        target: impl ScaleTarget + 'static,
+        lease: impl Lease + 'static,
+        journal: impl Journal + 'static,
+    ) -> Result<Self, PolicyErrors> {
+        policy.validate()?;
+        Ok(Self {
+            service: service.into(),
+            source: Arc::new(source),
+            target: Arc::new(target),
+            lease: Arc::new(lease),
+            journal: Arc::new(journal),
+            handle: PolicyHandle::new(policy),
+            tick: TICK,
+        })
+    }
+
+    /// Sets the time between two decisions; at least 100 ms, and shorter than the policy's `max_gap`.
+    #[must_use]
+    pub fn tick(mut self, tick: Duration) -> Self {
+        self.tick = tick.max(MIN_TICK);
+        self
+    }
+
+    /// Sets the mode to begin with.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Self {
+        self.handle.set_mode(mode);
+        self
+    }
+
+    /// A handle to change policy and mode while it runs.
+    pub fn policy_handle(&self) -> PolicyHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until `shutdown` is cancelled, then gives the lease back and returns. It does not end by itself.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let service = self.service.as_str();
+        if self.tick >= self.handle.get().max_gap {
+            warn!(target: "autoscaler", service, tick = ?self.tick,
+                "the tick is not shorter than the policy's max_gap: nothing will ever be removed");
+        }
+        let mut recorder = Recorder::new(service, Arc::clone(&self.journal), self.tick / 8);
+        let mut failures = 0;
+        while !shutdown.is_cancelled() {
+            let acquired = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                acquired = self.lease.acquire() => acquired,
+            };
+            match acquired {
+                Ok(held) => {
+                    failures = 0;
+                    self.lead(&held, &mut recorder, &shutdown).await;
+                    // Best effort: without it the lease runs out by itself.
+                    let _ = timeout(self.tick, self.lease.release(&held)).await;
+                }
+                Err(error) => {
+                    let why = chain(&error);
+                    warn!(target: "autoscaler", service, error = %why, "lease failed");
+                    recorder.record(None, self.handle.mode(), Event::LeaseFailed { why }).await;
+                    failures += 1;
+                }
+            }
+            // A lease that is lost as soon as it is held must not make a busy loop.
+            self.pause(backed_off(self.tick.min(LEASE_PAUSE), failures), &shutdown).await;
+        }
+    }
+
+    /// Acts as the leader until the lease is lost or shutdown.
+    async fn lead(&self, held: &Held, recorder: &mut Recorder, shutdown: &CancellationToken) {
+        let (service, term) = (self.service.as_str(), held.term);
+        info!(target: "autoscaler", service, %term, "leading");
+        recorder.record(Some(term), self.handle.mode(), Event::Leading).await;
+        let ended = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = held.lost.cancelled() => Ended::Lost,
+            ended = self.ticks(held, recorder) => ended,
+        };
+        let event = match ended {
+            Ended::Lost => {
+                warn!(target: "autoscaler", service, %term, "lease lost");
+                Event::LeaseLost
+            }
+            Ended::Fenced { by } => {
+                warn!(target: "autoscaler", service, %term, %by, "fenced");
+                Event::Fenced { by }
+            }
+        };
+        recorder.record(Some(term), self.handle.mode(), event).await;
+    }
+
+    /// One pass after another. Dropped at any await when the lease is lost.
+    async fn ticks(&self, held: &Held, recorder: &mut Recorder) -> Ended {
+        let (mut policy, mut mode) = (self.handle.policy.subscribe(), self.handle.mode.subscribe());
+        let mut pass = Pass {
+            service: &self.service,
+            source: self.source.as_ref(),
+            target: self.target.as_ref(),
+            held,
+            tick: self.tick,
+            state: recorder.load_state().await,
+        };
+        let mut failures = 0;
+        loop {
+            let (policy_now, mode_now) = (policy.borrow_and_update().clone(), *mode.borrow_and_update());
+            match pass.run(&policy_now, mode_now, recorder).await {
+                Ok(true) => failures = 0,
+                Ok(false) => failures += 1,
+                Err(ended) => return ended,
+            }
+            let delay = backed_off(self.tick, failures);
+            debug!(target: "autoscaler", service = %self.service, ?delay, "waiting");
+            tokio::select! {
+                _ = policy.changed() => {}
+                _ = mode.changed() => {}
+                () = sleep(delay) => {}
+            }
+        }
+    }
+
+    async fn pause(&self, delay: Duration, shutdown: &CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = sleep(delay) => {}
+        }
+    }
+}
+
+/// The pause after so many failures in a row: doubled for each, eightfold at most, 10 % more or less.
+fn backed_off(pause: Duration, failures: u32) -> Duration {
+    pause.saturating_mul(1 << failures.min(3)).mul_f64(rand::random_range(0.9..1.1))
+}
+
+/// Fast enough to double every 15 s, slow enough for three reads within a signal's default age.
+const TICK: Duration = Duration::from_secs(5);
+const MIN_TICK: Duration = Duration::from_millis(100);
+/// The pause before a lease is asked for again.
+const LEASE_PAUSE: Duration = Duration::from_secs(1);
