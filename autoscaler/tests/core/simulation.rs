@@ -1,0 +1,62 @@
+//! The balanced policy on shapes of load.
+
+use autoscaler::Policy;
+
+use crate::plant::{Plant, play};
+
+const PLANT: Plant = Plant { capacity: 100.0, start: 20, tick: 5 };
+
+fn policy() -> Policy {
+    Policy::balanced("rate", 70.0).bounds(2, 50)
+}
+
+#[test]
+fn a_step_is_followed_without_a_turn() {
+    let load = |second| (if second < 100 { 140.0 } else { 1400.0 }, true);
+    let outcome = play(&PLANT, &policy(), load, 2, 600);
+    assert_eq!(outcome.last(), 20);
+    assert_eq!(outcome.turns(2), 0, "{:?}", outcome.actions);
+    // Two steps of 15 s to reach the 14 that can do the load, one start of 20 s, and a tick.
+    assert!(outcome.overload <= 60, "{} s of overload: {:?}", outcome.overload, outcome.actions);
+}
+
+#[test]
+fn a_ramp_is_followed_up_and_down_without_overload() {
+    let load = |second: u64| {
+        let distance = second.abs_diff(1_800).min(1_800);
+        (140.0 + 1260.0 * (1_800 - distance) as f64 / 1_800.0, true)
+    };
+    let outcome = play(&PLANT, &policy(), load, 2, 3_600);
+    assert_eq!(outcome.overload, 0, "{:?}", outcome.actions);
+    assert_eq!(outcome.turns(2), 1, "{:?}", outcome.actions);
+}
+
+#[test]
+fn a_load_that_flaps_within_the_window_makes_it_go_up_and_stay() {
+    let load = |second: u64| (if second / 20 % 2 == 0 { 280.0 } else { 700.0 }, true);
+    let outcome = play(&PLANT, &policy(), load, 4, 1_800);
+    assert_eq!(outcome.last(), 10);
+    assert_eq!(outcome.turns(4), 0, "{:?}", outcome.actions);
+}
+
+#[test]
+fn an_outage_of_the_signal_removes_nothing_and_neither_does_its_end() {
+    let load = |second| (if second < 300 { 700.0 } else { 140.0 }, !(200..600).contains(&second));
+    let outcome = play(&PLANT, &policy(), load, 10, 900);
+    assert_eq!(outcome.wrong_way, 0);
+    let (first, _) = outcome.actions[0];
+    assert!(first >= 660, "removed {} s after the signal came back", first - 600);
+    assert_eq!(outcome.last(), 2);
+}
+
+#[test]
+fn the_end_of_a_load_is_followed_down_to_the_minimum() {
+    let load = |second| (if second < 100 { 700.0 } else { 0.0 }, true);
+    let outcome = play(&PLANT, &policy(), load, 10, 600);
+    assert_eq!(
+        outcome.actions,
+        [(155, 5), (215, 2)],
+        "a window after the last tick under load, then half at a time"
+    );
+    assert!(outcome.instance_seconds < 600 * 10);
+}
