@@ -1,0 +1,195 @@
+//! What stands in a host's files: its start script and the configuration of its daemons. Pure text.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::folder::Folder;
+use crate::plan::{CONSUL_PORT, DOCKER_PORT, Host, REDIS_MASTER, REDIS_PORT, SENTINEL_PORT};
+
+/// The script that is PID 1 of the host: it furnishes the namespace, keeps the four daemons running, reaps orphans.
+pub(crate) fn init(host: &Host, others: &[&Host], folder: &Folder, consul: &Path, bootstrap: bool) -> String {
+    let Host { name, addr, .. } = host;
+    let (data, logs) = (folder.host(name), folder.logs(name));
+    let (data, logs, consul) = (data.display(), logs.display(), consul.display());
+    let join: String = others.iter().map(|other| format!(" -retry-join {}", other.addr)).collect();
+    let bootstrap = if bootstrap { " -bootstrap" } else { "" };
+    let neighbours: String = others.iter().map(|other| format!("{} {}\\n", other.addr, other.name)).collect();
+    format!(
+        r#"#!/bin/sh
+set -eu
+hostname {name}
+# The copies of the other hosts' namespaces would keep those alive after their power-off.
+umount -R -l /run/netns 2>/dev/null || :
+mount -t overlay overlay -o lowerdir=/etc,upperdir={data}/etc/upper,workdir={data}/etc/work /etc
+# containerd makes itself a folder here.
+[ ! -d /opt ] || mount -t overlay overlay -o lowerdir=/opt,upperdir={data}/opt/upper,workdir={data}/opt/work /opt
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/tmp
+rm -f /etc/resolv.conf
+# Nothing listens there: a look-up is refused at once, in containers too, where a silent server would cost 10 s and more.
+echo 'nameserver {addr}' > /etc/resolv.conf
+echo {name} > /etc/hostname
+printf '127.0.0.1 localhost\n{addr} {name}\n{neighbours}' > /etc/hosts
+export TMPDIR=/run/tmp HOME=/root
+ulimit -n "$(ulimit -H -n)"
+keep() {{
+    log={logs}/$1.log
+    shift
+    (
+        set +e
+        while :; do
+            "$@" < /dev/null >> "$log" 2>&1
+            echo "lab: it ended with code $?; starting it again in 1 s" >> "$log"
+            sleep 1
+        done
+    ) &
+}}
+keep dockerd dockerd --config-file {data}/daemon.json --tls=false -H unix:///run/docker.sock -H tcp://{addr}:{DOCKER_PORT}
+keep consul {consul} agent -server -ui -node {name} -data-dir {data}/consul -config-file {data}/consul.json \
+    -bind {addr} -client 0.0.0.0 -http-port {CONSUL_PORT} -serf-wan-port -1 -retry-interval 1s{join}{bootstrap}
+keep redis redis-server {data}/redis.conf
+keep sentinel redis-sentinel {data}/sentinel.conf
+while :; do
+    wait
+    sleep 1
+done
+"#
+    )
+}
+
+/// The engine's settings, in a file of its own so that the machine's /etc/docker/daemon.json is not read.
+pub(crate) fn daemon_json(host: &Host, folder: &Folder) -> String {
+    json!({
+        "data-root": folder.host(&host.name).join("docker"),
+        "exec-root": "/run/docker",
+        "pidfile": "/run/docker.pid",
+        "bip": host.container_bridge(),
+        "cgroup-parent": format!("/{}", host.unit()),
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        // The log of a container that talks a lot must not fill the disk.
+        "log-opts": { "max-size": "10m", "max-file": "2" },
+    })
+    .to_string()
+}
+
+/// Consul's settings that have no flag.
+pub(crate) fn consul_json() -> String {
+    json!({
+        "disable_update_check": true,
+        "performance": { "raft_multiplier": 1 },
+        "autopilot": {
+            // A host that is off stays a member: three servers of which one is away, not two.
+            "cleanup_dead_servers": false,
+            "server_stabilization_time": "1s",
+        },
+    })
+    .to_string()
+}
+
+/// Redis' first settings: `master` none makes it the master.
+pub(crate) fn redis_conf(host: &Host, folder: &Folder, master: Option<Ipv4Addr>) -> String {
+    let mut text = format!(
+        "port {REDIS_PORT}\nbind 0.0.0.0\nprotected-mode no\ndir {}\nappendonly yes\nappendfsync everysec\nsave \"\"\n\
+         repl-diskless-sync-delay 0\nrepl-ping-replica-period 1\nreplica-announce-ip {}\n",
+        folder.host(&host.name).join("redis").display(),
+        host.addr
+    );
+    if let Some(master) = master {
+        text.push_str(&format!("replicaof {master} {REDIS_PORT}\n"));
+    }
+    text
+}
+
+/// The Sentinel's first settings.
+pub(crate) fn sentinel_conf(host: &Host, folder: &Folder, master: Ipv4Addr, quorum: usize) -> String {
+    format!(
+        "port {SENTINEL_PORT}\nbind 0.0.0.0\nprotected-mode no\ndir {}\nsentinel announce-ip {}\n\
+         sentinel monitor {REDIS_MASTER} {master} {REDIS_PORT} {quorum}\n\
+         sentinel down-after-milliseconds {REDIS_MASTER} 1000\nsentinel failover-timeout {REDIS_MASTER} 3000\n\
+         sentinel parallel-syncs {REDIS_MASTER} 1\n",
+        folder.host(&host.name).join("sentinel").display(),
+        host.addr
+    )
+}
+
+/// The Redis settings of a host that comes back: it follows the master that the Sentinels name, whatever it was before.
+/// Left as it was, an old master would call itself the master until a Sentinel corrects it, and take writes that are then lost.
+pub(crate) fn redis_conf_again(old: &str, host: &Host, master: Ipv4Addr) -> String {
+    let mut text = String::new();
+    for line in old.lines().filter(|line| !line.starts_with("replicaof ") && !line.starts_with("slaveof ")) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    if master != host.addr {
+        text.push_str(&format!("replicaof {master} {REDIS_PORT}\n"));
+    }
+    text
+}
+
+/// The same for its Sentinel. Its identity and its epochs stay, so that it is not counted twice and votes once in each epoch.
+pub(crate) fn sentinel_conf_again(old: &str, master: Ipv4Addr) -> String {
+    let monitor = format!("sentinel monitor {REDIS_MASTER} ");
+    let replica = format!("sentinel known-replica {REDIS_MASTER} ");
+    let mut text = String::new();
+    for line in old.lines() {
+        if let Some(rest) = line.strip_prefix(&monitor) {
+            let quorum = rest.split_whitespace().nth(2).unwrap_or("1");
+            text.push_str(&format!("{monitor}{master} {REDIS_PORT} {quorum}\n"));
+        } else if !line.starts_with(&replica) {
+            // The replicas are learnt anew from the master: the new master may be among the old ones.
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts() -> Vec<Host> {
+        Host::all(3).unwrap()
+    }
+
+    fn folder() -> Folder {
+        serde_json::from_str("\"/var/lib/x\"").unwrap()
+    }
+
+    #[test]
+    fn only_the_first_start_bootstraps() {
+        let hosts = hosts();
+        let script = |bootstrap| {
+            init(&hosts[0], &[&hosts[1], &hosts[2]], &folder(), "/bin/consul".as_ref(), bootstrap)
+        };
+        assert!(script(true).contains("-retry-join 198.18.0.12 -retry-join 198.18.0.13 -bootstrap\n"));
+        assert!(!script(false).contains("-bootstrap"));
+        assert!(script(true).contains("-H tcp://198.18.0.11:2375\n"));
+    }
+
+    #[test]
+    fn an_old_master_comes_back_as_a_replica() {
+        let hosts = hosts();
+        let first = redis_conf(&hosts[0], &folder(), None);
+        assert!(!first.contains("replicaof"));
+        let again = redis_conf_again(&first, &hosts[0], hosts[1].addr);
+        assert!(again.ends_with("replicaof 198.18.0.12 6379\n"), "{again}");
+        // And a replica that was made master meanwhile drops its old line.
+        let back = redis_conf_again(&again, &hosts[0], hosts[0].addr);
+        assert!(!back.contains("replicaof"), "{back}");
+        assert_eq!(back, first);
+    }
+
+    #[test]
+    fn a_sentinel_comes_back_with_the_new_master_and_its_own_identity() {
+        let old = "sentinel myid abc\nsentinel monitor main 198.18.0.11 6379 2\nsentinel config-epoch main 0\n\
+                   sentinel known-replica main 198.18.0.12 6379\nsentinel known-sentinel main 198.18.0.13 26379 def\n\
+                   sentinel current-epoch 4\n";
+        let again = sentinel_conf_again(old, Ipv4Addr::new(198, 18, 0, 12));
+        assert!(again.contains("sentinel monitor main 198.18.0.12 6379 2\n"), "{again}");
+        assert!(again.contains("myid abc") && again.contains("current-epoch 4"), "{again}");
+        assert!(again.contains("known-sentinel") && !again.contains("known-replica"), "{again}");
+    }
+}

@@ -1,0 +1,441 @@
+//! The lab's verbs. Each that changes something takes the lock, reads the state, acts and writes the state.
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::command::PATH;
+use crate::error::{Error, Result};
+use crate::folder::Folder;
+use crate::host::{self, Boot};
+use crate::plan::{self, Host, MAX_HOSTS};
+use crate::ready;
+use crate::state::{HostState, Lock, Power, State};
+use crate::{net, packages, swarm};
+
+/// How to build a lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// How many hosts, 1 to [`MAX_HOSTS`]. Three is the least that survives the loss of one.
+    pub hosts: usize,
+    /// Whether to join the engines into a Swarm of managers, led by `h1`.
+    pub swarm: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { hosts: 3, swarm: true }
+    }
+}
+
+impl Options {
+    /// Sets the number of hosts.
+    #[must_use]
+    pub fn hosts(mut self, hosts: usize) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// Sets whether there is a Swarm.
+    #[must_use]
+    pub fn swarm(mut self, swarm: bool) -> Self {
+        self.swarm = swarm;
+        self
+    }
+}
+
+/// The lab that is up. It outlives this value: only [`Lab::down`] ends it, in this process or another.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    hosts: Vec<Host>,
+}
+
+impl Lab {
+    /// Builds a lab of `hosts` hosts with a Swarm. See [`Lab::up_with`].
+    ///
+    /// # Errors
+    /// As [`Lab::up_with`].
+    pub async fn up(hosts: usize) -> Result<Self> {
+        Self::up_with(&Options::default().hosts(hosts)).await
+    }
+
+    /// Builds a lab, installing what is missing first, and returns when every part of it is well: engines answer, all nodes are
+    /// ready managers led by `h1`, Consul has as many voters, Redis' replicas are in sync. Removes the remains of a lab that
+    /// crashed before, and its own when it fails.
+    ///
+    /// A caller that drops the future half-way leaves remains: [`Lab::clear`] removes them.
+    ///
+    /// # Errors
+    /// A refusal when not root, when a lab is up, or when a setting is wrong; otherwise what failed, with the ends of the daemons' logs.
+    pub async fn up_with(options: &Options) -> Result<Self> {
+        need_root("lab up")?;
+        let hosts = Host::all(options.hosts)?;
+        let folder = Folder::from_env()?;
+        let lock = Lock::take(LOCK_WAIT).await?;
+        // What cannot be understood is no lab either.
+        if let Ok(Some(old)) = State::load()
+            && old.ready
+            && old.is_alive()
+        {
+            return Err(Error::AlreadyUp { hosts: old.hosts.len() });
+        }
+        let built = async {
+            let consul = packages::ensure(&folder).await?;
+            if remains() {
+                step("removed the remains of an earlier lab", sweep()).await?;
+            }
+            folder.clear()?;
+            folder.create()?;
+            let mut state = State {
+                ready: false,
+                folder: folder.clone(),
+                consul,
+                swarm: options.swarm,
+                made_netns_mount: !net::has_netns_mount(),
+                hosts: vec![HostState::default(); hosts.len()],
+            };
+            state.save()?;
+            build(&hosts, &mut state).await
+        };
+        if let Err(error) = built.await {
+            // The first failure is the one to report; the next up removes what could not be removed now.
+            let _ = sweep().await;
+            let _ = folder.clear();
+            let _ = lock.remove_all();
+            return Err(error);
+        }
+        Ok(Self { hosts })
+    }
+
+    /// The lab that is up, if there is one. Needs no root.
+    ///
+    /// # Errors
+    /// When the state file can't be read: that is not the same as no lab.
+    pub fn attach() -> Result<Option<Self>> {
+        match State::load()? {
+            Some(state) if state.ready => Ok(Some(Self { hosts: Host::all(state.hosts.len())? })),
+            _ => Ok(None),
+        }
+    }
+
+    /// The hosts, `h1` first.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The host of that name.
+    ///
+    /// # Errors
+    /// A refusal that names the hosts that there are.
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        self.index(name).map(|at| &self.hosts[at])
+    }
+
+    /// What points the usual tools at this lab: `DOCKER_HOST`, `CONSUL_HTTP_ADDR`, `REDIS_URL`, `HA_STACK_ENGINES`, `HA_STACK_LAB`.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        plan::env(&self.hosts)
+    }
+
+    /// Takes the power of a host away, as if its plug were pulled: its peers hear nothing of it. Returns when all of its
+    /// processes are gone. What it has written to its disk stays.
+    ///
+    /// # Errors
+    /// A refusal when it is off already or there is no such host.
+    pub async fn power_off(&self, name: &str) -> Result<()> {
+        let at = self.index(name)?;
+        let (_lock, mut state) = change("lab power-off").await?;
+        let power = part(&mut state, at)?.power.ok_or_else(|| refused(name, "is off", "see lab status"))?;
+        step(&format!("{name} is off"), host::stop(&self.hosts[at], Some(power))).await?;
+        *part(&mut state, at)? = HostState::default();
+        state.save()
+    }
+
+    /// Gives a host its power back, on the same disk, and waits until it takes part again: engine, Swarm manager, Consul
+    /// voter, Redis replica in sync. Where too few hosts are on for a majority it waits for the engine alone.
+    ///
+    /// # Errors
+    /// A refusal when it is on already; otherwise what did not come about in time, with the ends of its logs. It is on then.
+    pub async fn power_on(&self, name: &str) -> Result<()> {
+        let at = self.index(name)?;
+        let (_lock, mut state) = change("lab power-on").await?;
+        if part(&mut state, at)?.power.is_some_and(|p| p.init.is_alive()) {
+            return Err(refused(name, "is on", "see lab status"));
+        }
+        let host = &self.hosts[at];
+        let boot = Boot::Again { master: ready::redis_master(&self.live(&state)).await.unwrap_or(None) };
+        // A start that was broken off may have left half a host.
+        host::stop(host, part(&mut state, at)?.power).await?;
+        let started = host::start(host, &self.hosts, &state.folder, &state.consul, boot);
+        let power = step(&format!("{name} has power"), started).await?;
+        *part(&mut state, at)? = HostState { power: Some(power), cut: false };
+        state.save()?;
+        self.wait_for(host, power, &state).await
+    }
+
+    /// Pulls the network cable of a host. Everything on it runs on: a true partition.
+    ///
+    /// # Errors
+    /// A refusal when it is off or cut already.
+    pub async fn cut(&self, name: &str) -> Result<()> {
+        self.set_cable(name, "lab cut", false).await
+    }
+
+    /// Puts the network cable of a host back. Does not wait until its daemons have noticed.
+    ///
+    /// # Errors
+    /// A refusal when it is off or not cut.
+    pub async fn heal(&self, name: &str) -> Result<()> {
+        self.set_cable(name, "lab heal", true).await
+    }
+
+    /// Runs a command inside a host: in its namespaces, with its /run and /etc, where `docker` finds the host's own engine.
+    /// The output is collected; a command of more than a minute is ended.
+    ///
+    /// # Errors
+    /// When the host is off or the command can't be started or does not end. Its exit status is no error here.
+    pub async fn exec(&self, name: &str, command: &[&str]) -> Result<Output> {
+        let mut args = self.exec_args(name)?;
+        args.extend(command.iter().map(|&arg| arg.to_owned()));
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(&args).current_dir("/").env_clear().env("PATH", PATH).env("HOME", "/root");
+        nsenter.stdin(Stdio::null()).kill_on_drop(true);
+        match tokio::time::timeout(EXEC_LIMIT, nsenter.output()).await {
+            Ok(output) => output.map_err(Error::file("run", "nsenter")),
+            Err(_) => Err(Error::Command {
+                command: command.join(" "),
+                status: format!("no end within {}s", EXEC_LIMIT.as_secs()),
+                output: String::new(),
+            }),
+        }
+    }
+
+    /// The arguments of `nsenter` that lead into a host; the command and its arguments follow them.
+    ///
+    /// # Errors
+    /// A refusal when not root, when there is no such host or when it is off.
+    pub fn exec_args(&self, name: &str) -> Result<Vec<String>> {
+        need_root("lab exec")?;
+        let at = self.index(name)?;
+        let state = State::load()?.ok_or(Error::NotUp)?;
+        let power = state.hosts.get(at).and_then(|h| h.power).filter(|p| p.init.is_alive());
+        let init =
+            power.ok_or_else(|| refused(name, "is off", "give it power first: lab power-on"))?.init.pid();
+        let flags = ["--mount", "--uts", "--ipc", "--net", "--pid", "--"].map(str::to_owned);
+        Ok([vec!["--target".to_owned(), init.to_string()], flags.to_vec()].concat())
+    }
+
+    /// Takes the lab away: as [`Lab::clear`].
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub async fn down(self) -> Result<()> {
+        Self::clear().await.map(drop)
+    }
+
+    /// Removes the lab, or the remains of one: processes, namespaces, links, routes, firewall rule, control groups, data and
+    /// logs. Only fetched packages stay, in the folder's `cache`. True if there was anything.
+    ///
+    /// # Errors
+    /// When not root, when another command is at work, or when something could not be removed.
+    pub async fn clear() -> Result<bool> {
+        need_root("lab down")?;
+        let lock = Lock::take(LOCK_WAIT).await?;
+        let state = State::load().ok().flatten();
+        let folder = state.as_ref().map_or_else(Folder::from_env, |s| Ok(s.folder.clone()))?;
+        let there = state.is_some() || remains();
+        step("hosts, links and rules removed", sweep()).await?;
+        step("data and logs removed", async { folder.clear() }).await?;
+        lock.remove_all()?;
+        Ok(there)
+    }
+
+    /// The packages that [`Lab::up`] would install, and `consul` if it would have to be fetched.
+    ///
+    /// # Errors
+    /// A refusal when `LAB_DIR` can't be a lab's folder.
+    pub fn missing_packages() -> Result<Vec<&'static str>> {
+        Ok(packages::missing(&Folder::from_env()?))
+    }
+
+    /// Installs what is missing, and starts nothing of it.
+    ///
+    /// # Errors
+    /// When not root, or with the name of the package that could not be had.
+    pub async fn install_packages() -> Result<()> {
+        need_root("lab packages")?;
+        let lock = Lock::take(LOCK_WAIT).await?;
+        let installed = packages::ensure(&Folder::from_env()?).await;
+        if State::load()?.is_none() {
+            lock.remove_all()?;
+        }
+        installed.map(drop)
+    }
+
+    /// The hosts that are on and can be reached.
+    pub(crate) fn live(&self, state: &State) -> Vec<&Host> {
+        let on = |h: &HostState| !h.cut && h.power.is_some_and(|p| p.init.is_alive());
+        self.hosts.iter().zip(&state.hosts).filter(|(_, h)| on(h)).map(|(host, _)| host).collect()
+    }
+
+    async fn set_cable(&self, name: &str, verb: &'static str, up: bool) -> Result<()> {
+        let at = self.index(name)?;
+        let (_lock, mut state) = change(verb).await?;
+        let host = part(&mut state, at)?;
+        if host.power.is_none() {
+            return Err(refused(name, "is off", "give it power first: lab power-on"));
+        }
+        if host.cut != up {
+            let (is, hint) = if up { ("is not cut", "see lab status") } else { ("is cut", "see lab status") };
+            return Err(refused(name, is, hint));
+        }
+        host.cut = !up;
+        let done = if up { "is connected again" } else { "is cut off" };
+        step(&format!("{name} {done}"), net::set_link(&self.hosts[at], up)).await?;
+        state.save()
+    }
+
+    async fn wait_for(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+        let (name, watched) = (&host.name, [(host, power)]);
+        let live = self.live(state);
+        let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
+        until(format!("engine of {name} answers"), &state.folder, &watched, check).await?;
+        if live.len() <= self.hosts.len() / 2 {
+            info!(
+                "         {} of {} hosts are on, no majority: not waiting for the clusters",
+                live.len(),
+                self.hosts.len()
+            );
+            return Ok(());
+        }
+        if state.swarm {
+            let check = async || ready::swarm_node(host, &live).await;
+            until(format!("Swarm manager {name} ready"), &state.folder, &watched, check).await?;
+        }
+        let check = async || ready::consul_voter(host, &live).await;
+        until(format!("Consul voter {name} healthy"), &state.folder, &watched, check).await?;
+        let check = async || ready::redis_in_sync(host, self.hosts.len() - 1).await;
+        until(format!("Redis of {name} in sync"), &state.folder, &watched, check).await
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        self.hosts.iter().position(|host| host.name == name).ok_or_else(|| Error::Setting {
+            setting: "HOST",
+            value: name.to_owned(),
+            rule: format!("the lab's hosts are h1 to h{}", self.hosts.len()),
+        })
+    }
+}
+
+async fn build(hosts: &[Host], state: &mut State) -> Result<()> {
+    step("bridge laid", net::lay_bridge()).await?;
+    let power = async {
+        for (at, host) in hosts.iter().enumerate() {
+            let power = host::start(host, hosts, &state.folder, &state.consul, Boot::First).await?;
+            part(state, at)?.power = Some(power);
+            state.save()?;
+        }
+        Ok(())
+    };
+    step(&format!("{} hosts have power", hosts.len()), power).await?;
+    let lab = Lab { hosts: hosts.to_vec() };
+    let watched: Vec<(&Host, Power)> =
+        hosts.iter().zip(&state.hosts).filter_map(|(host, s)| Some((host, s.power?))).collect();
+    let folder = &state.folder;
+    for host in hosts {
+        let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
+        until(format!("engine of {} answers", host.name), folder, &watched, check).await?;
+    }
+    if let (true, Some((first, rest))) = (state.swarm, hosts.split_first()) {
+        step(&format!("Swarm founded by {}", first.name), swarm::init(first)).await?;
+        // One after the other: the managers take one change of their membership at a time.
+        for host in rest {
+            step(&format!("{} joined", host.name), swarm::join(host, first)).await?;
+            let check = async || ready::swarm_node(host, &[first]).await;
+            until(format!("Swarm manager {} ready", host.name), folder, &watched, check).await?;
+        }
+    }
+    for (host, power) in &watched {
+        lab.wait_for(host, *power, state).await?;
+    }
+    state.ready = true;
+    state.save()
+}
+
+/// Whether anything of a lab is on this machine.
+fn remains() -> bool {
+    let linked = |name: &str| std::path::Path::new("/sys/class/net").join(name).exists();
+    let host = |h: &Host| linked(&h.unit()) || std::path::Path::new(&h.netns_path()).exists();
+    linked(plan::BRIDGE) || Host::all(MAX_HOSTS).is_ok_and(|all| all.iter().any(host))
+}
+
+/// Removes hosts and wiring, whether or not a state file tells of them: what is a lab's is known by where it is.
+async fn sweep() -> Result<()> {
+    let state = State::load().ok().flatten();
+    for (at, host) in Host::all(MAX_HOSTS)?.iter().enumerate() {
+        let power = state.as_ref().and_then(|s| s.hosts.get(at)).and_then(|h| h.power);
+        host::stop(host, power).await?;
+    }
+    net::remove_bridge().await?;
+    if state.is_some_and(|s| s.made_netns_mount) {
+        net::remove_netns_mount().await?;
+    }
+    Ok(())
+}
+
+async fn change(verb: &'static str) -> Result<(Lock, State)> {
+    need_root(verb)?;
+    if State::load()?.is_none() {
+        return Err(Error::NotUp);
+    }
+    let lock = Lock::take(LOCK_WAIT).await?;
+    match State::load()? {
+        Some(state) if state.ready => Ok((lock, state)),
+        _ => Err(Error::NotUp),
+    }
+}
+
+fn part(state: &mut State, at: usize) -> Result<&mut HostState> {
+    state.hosts.get_mut(at).ok_or(Error::NotUp)
+}
+
+fn need_root(what: &'static str) -> Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { what }) }
+}
+
+fn refused(host: &str, state: &'static str, hint: &'static str) -> Error {
+    Error::HostState { host: host.to_owned(), state, hint }
+}
+
+/// Runs a step and tells of it with its time.
+async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let start = Instant::now();
+    let value = work.await?;
+    info!("{:>6.1} s {what}", start.elapsed().as_secs_f64());
+    Ok(value)
+}
+
+async fn until<F>(what: String, folder: &Folder, watched: &[(&Host, Power)], check: F) -> Result<()>
+where
+    F: AsyncFn() -> Result<(), String>,
+{
+    let name = what.clone();
+    step(&name, ready::until(what, READY_LIMIT, folder, watched, check)).await
+}
+
+/// The Redis master's host, by address.
+pub(crate) fn host_at(hosts: &[Host], addr: Ipv4Addr) -> Option<String> {
+    hosts.iter().find(|host| host.addr == addr).map(|host| host.name.clone())
+}
+
+const LOCK_WAIT: Duration = Duration::from_secs(90);
+const EXEC_LIMIT: Duration = Duration::from_secs(60);
+/// Each part comes up in seconds; a machine that is busy with a build takes several times that.
+const READY_LIMIT: Duration = Duration::from_secs(90);
