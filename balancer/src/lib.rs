@@ -1,1 +1,67 @@
-//! Under construction.
+//! A load balancer: a core without I/O that can be proven, and an HTTP data plane built on it.
+//!
+//! The core is a state machine. It takes what discovery says, what became of requests and probes, and the
+//! time; it answers who gets the next request, and why. It has no clock, no thread and no socket.
+//!
+//! ```
+//! use std::time::Duration;
+//! use balancer::{Config, Endpoint, Outcome, PickRequest, Pool, Update};
+//!
+//! let pool = Pool::new(Config::default(), 42)?;
+//! let now = Duration::ZERO; // since any fixed moment
+//! let a = Endpoint::new("web.1", "127.0.0.1:8001".parse()?).host("h1");
+//! let b = Endpoint::new("web.2", "127.0.0.1:8002".parse()?).host("h2");
+//! pool.apply(Update::reset([a, b]), now);
+//!
+//! let lease = pool.pick(&PickRequest::default(), now)?;
+//! println!("to {}", lease.endpoint().addr);
+//! lease.finish(Outcome::Status(200), now + Duration::from_millis(3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Modules
+//! | | |
+//! |---|---|
+//! | [`Pool`], [`Lease`], [`Snapshot`] | the pool, the claim on an endpoint, the picture that readers share |
+//! | [`Endpoint`], [`Update`] | what can be picked, and how the set changes |
+//! | [`State`], [`Reason`], [`Event`], [`Explanation`] | where an endpoint stands, why, what happened, why a pick went there |
+//! | [`Config`], [`Health`], [`Probes`], [`Policy`] | settings: plain data |
+//! | [`RetryBudget`] | how many retries are too many |
+//!
+//! # Features
+//! | feature | default | what |
+//! |---|---|---|
+//! | `proxy` | no | the HTTP/1.1 data plane on hyper and tokio |
+//!
+//! Changes of state are told as `tracing` events at level info, target `balancer`.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod budget;
+mod config;
+mod endpoint;
+mod error;
+mod event;
+mod ewma;
+mod explain;
+mod lease;
+mod members;
+mod policy;
+mod pool;
+mod rng;
+mod shared;
+mod slot;
+mod snapshot;
+mod state;
+
+pub use budget::RetryBudget;
+pub use config::{Config, Health, Probes};
+pub use endpoint::{Endpoint, EndpointId, Update};
+pub use error::{Absence, ConfigError, PickError};
+pub use event::{Event, EventKind};
+pub use explain::{Candidate, Explanation, Verdict};
+pub use lease::{Lease, Outcome, PickRequest};
+pub use policy::{LeastPending, P2cPeakEwma, Policy, RoundRobin};
+pub use pool::{Pool, PoolLoad, ProbeOutcome};
+pub use snapshot::{EndpointView, Snapshot};
+pub use state::{Reason, State};

@@ -1,0 +1,100 @@
+//! A request on its way to an endpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::endpoint::{Endpoint, EndpointId};
+use crate::shared::Shared;
+use crate::slot::Slot;
+
+/// What is asked of a pick.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickRequest<'a> {
+    /// Endpoints not to pick: those that this request was tried on before.
+    pub exclude: &'a [EndpointId],
+}
+
+impl<'a> PickRequest<'a> {
+    /// A request that may go anywhere but to `exclude`.
+    pub fn excluding(exclude: &'a [EndpointId]) -> Self {
+        Self { exclude }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Answered, and well.
+    Success,
+    /// Answered with this HTTP status; 5xx other than 501 and 505 count as failures.
+    Status(u16),
+    /// No connection could be made, in time or at all.
+    ConnectFailed,
+    /// The connection broke.
+    Reset,
+    /// The answer did not come in time.
+    Timeout,
+    /// Given up for reasons that are not the endpoint's.
+    Cancelled,
+}
+
+/// The claim of one request on one endpoint: counted as in flight until [`finish`](Lease::finish).
+///
+/// Dropped without it, it counts as cancelled at the last time that the pool was told.
+#[derive(Debug)]
+#[must_use = "a dropped lease counts as a cancelled request"]
+pub struct Lease {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) started: Duration,
+    pub(crate) trial: bool,
+    pub(crate) answered: bool,
+    pub(crate) open: bool,
+}
+
+impl Lease {
+    /// Where to send the request.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.slot.endpoint
+    }
+
+    /// Whether this is the one request that tries an ejected endpoint.
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
+
+    /// The head of the answer is here: settles latency and health now, while a long body keeps the request in
+    /// flight. A later [`finish`](Lease::finish) tells only whether the body arrived.
+    pub fn responded(&mut self, status: u16, now: Duration) {
+        if !self.answered {
+            self.shared.settle(self, Outcome::Status(status), now);
+            self.answered = true;
+        }
+    }
+
+    /// The attempt is over.
+    pub fn finish(mut self, outcome: Outcome, now: Duration) {
+        self.close(outcome, now);
+    }
+
+    fn close(&mut self, outcome: Outcome, now: Duration) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let settled = matches!(outcome, Outcome::Success | Outcome::Status(_) | Outcome::Cancelled);
+        if !(self.answered && settled) {
+            self.shared.settle(self, outcome, now);
+        }
+        self.shared.release(self, now);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.open {
+            let now = self.shared.last_now();
+            self.close(Outcome::Cancelled, now);
+        }
+    }
+}

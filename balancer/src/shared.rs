@@ -1,0 +1,214 @@
+//! What a pool and its leases share: the published snapshot, the lock, the verdict on outcomes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Health;
+use crate::lease::{Lease, Outcome};
+use crate::members::Members;
+use crate::policy::Policy;
+use crate::pool::ProbeOutcome;
+use crate::rng::Draw;
+use crate::snapshot::Snapshot;
+use crate::state::{Reason, State};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) policy: Policy,
+    health: Health,
+    decay: Duration,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    members: Mutex<Members>,
+    generation: AtomicU64,
+    pub(crate) draw: Draw,
+    pub(crate) cursor: AtomicU64,
+    pub(crate) picks: AtomicU64,
+    /// Microseconds of the latest time that the pool was told.
+    latest: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(members: Members, seed: u64) -> Self {
+        let policy = members.config.policy.clone();
+        Self {
+            decay: policy.decay(),
+            health: members.config.health.clone(),
+            snapshot: ArcSwap::from_pointee(Snapshot::build(0, &policy, Vec::new())),
+            policy,
+            members: Mutex::new(members),
+            generation: AtomicU64::new(0),
+            // Picks and transitions draw from streams of their own, so that neither shifts the other.
+            draw: Draw::new(seed ^ 0xA5A5_5A5A_C3C3_3C3C),
+            cursor: AtomicU64::new(0),
+            picks: AtomicU64::new(1),
+            latest: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a change under the lock and publishes what came of it.
+    pub(crate) fn change<T>(&self, now: Duration, change: impl FnOnce(&mut Members) -> T) -> T {
+        self.note(now);
+        let mut members = self.lock();
+        let result = change(&mut members);
+        if let Some(slots) = members.publish() {
+            let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+            self.snapshot.store(Arc::new(Snapshot::build(generation, &self.policy, slots)));
+        }
+        result
+    }
+
+    pub(crate) fn note(&self, now: Duration) {
+        let now = now.as_micros() as u64;
+        if self.latest.load(Ordering::Relaxed) < now {
+            self.latest.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_now(&self) -> Duration {
+        Duration::from_micros(self.latest.load(Ordering::Relaxed))
+    }
+
+    /// The verdict on an attempt: latency, rows of failures, ejection, end of a trial.
+    pub(crate) fn settle(&self, lease: &Lease, outcome: Outcome, now: Duration) {
+        self.note(now);
+        let stats = &lease.slot.stats;
+        let elapsed = now.saturating_sub(lease.started);
+        match outcome {
+            Outcome::Success => self.well(lease, elapsed, now),
+            Outcome::Status(500 | 502..=504 | 506..=599) => {
+                stats.note_answer(now);
+                stats.note_failure(now);
+                stats.local_failures.store(0, Ordering::Relaxed);
+                let row = stats.server_errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                self.ill(lease, row >= self.health.server_errors, Reason::ServerErrors(row), now);
+            }
+            Outcome::Status(_) => self.well(lease, elapsed, now),
+            Outcome::ConnectFailed => self.local(lease, Reason::ConnectFailures, now),
+            Outcome::Reset | Outcome::Timeout => self.local(lease, Reason::Broken, now),
+            Outcome::Cancelled => {
+                // It took at least that long.
+                let least = elapsed.as_secs_f32() * 1000.0;
+                if stats.latency.at(now, self.decay).is_some_and(|estimate| least > estimate) {
+                    stats.latency.record(elapsed, now, self.decay);
+                }
+                if lease.trial {
+                    self.end_trial(lease, now);
+                }
+            }
+        }
+    }
+
+    /// The request is no longer in flight.
+    pub(crate) fn release(&self, lease: &Lease, now: Duration) {
+        let stats = &lease.slot.stats;
+        let before = stats.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && stats.retiring.load(Ordering::SeqCst) {
+            self.change(now, |members| members.retire(lease.slot.id(), now));
+        }
+    }
+
+    pub(crate) fn probed(&self, id: &crate::EndpointId, outcome: ProbeOutcome, now: Duration) {
+        self.change(now, |members| {
+            let Some(rules) = members.config.probes.clone() else { return };
+            let Some(member) = members.get(id) else { return };
+            let (state, reason) = (member.slot.state, member.slot.reason);
+            if state == State::Draining {
+                return;
+            }
+            let busy = member.slot.stats.since_answer(now).is_some_and(|age| age <= rules.timeout / 2);
+            let row = &mut member.probe;
+            let failed = match outcome {
+                ProbeOutcome::Passed => {
+                    row.failed = 0;
+                    row.passed = row.passed.saturating_add(1);
+                    // A probe does not show that requests work: who failed those is tried by one of them.
+                    let by_probe = !matches!(state, State::Ready) && !reason.is_failing();
+                    if row.passed >= rules.healthy_after && by_probe {
+                        members.recover(id, now);
+                    }
+                    return;
+                }
+                ProbeOutcome::NotReady => Reason::NotReady,
+                ProbeOutcome::BadStatus(status) => Reason::ProbeStatus(status),
+                // A slow probe of an endpoint that answers requests tells of load, not of death.
+                ProbeOutcome::Timeout if busy => return,
+                ProbeOutcome::Timeout | ProbeOutcome::Failed => {
+                    Reason::ProbesFailed(row.failed.saturating_add(1))
+                }
+            };
+            row.passed = 0;
+            row.failed = row.failed.saturating_add(1);
+            let enough = failed == Reason::NotReady || row.failed >= rules.unhealthy_after;
+            let worse = failed.is_unreachable() && !reason.is_unreachable();
+            match state {
+                State::Ready | State::Trial if enough => members.eject(id, failed, now),
+                State::Ejected if enough && worse => members.eject(id, failed, now),
+                _ => {}
+            }
+        });
+    }
+
+    fn well(&self, lease: &Lease, elapsed: Duration, now: Duration) {
+        let stats = &lease.slot.stats;
+        stats.note_answer(now);
+        stats.forgive();
+        if lease.trial {
+            self.change(now, |members| {
+                if members.get(lease.slot.id()).is_some_and(|member| member.is_trial_of(lease)) {
+                    members.recover(lease.slot.id(), now);
+                }
+            });
+        }
+        stats.latency.record(elapsed, now, self.decay);
+    }
+
+    fn local(&self, lease: &Lease, reason: fn(u32) -> Reason, now: Duration) {
+        lease.slot.stats.note_failure(now);
+        let row = lease.slot.stats.local_failure(now, self.health.local_window);
+        self.ill(lease, row >= self.health.local_failures, reason(row), now);
+    }
+
+    fn ill(&self, lease: &Lease, enough: bool, reason: Reason, now: Duration) {
+        if !enough && !lease.trial {
+            return;
+        }
+        let id = lease.slot.id();
+        self.change(now, |members| {
+            let Some(member) = members.get(id) else { return };
+            // What began before the state did says nothing about it.
+            let ready = member.slot.state == State::Ready && lease.started >= member.slot.since;
+            if member.is_trial_of(lease) || (enough && ready && member.is_of(lease)) {
+                members.eject(id, reason, now);
+            }
+        });
+    }
+
+    fn end_trial(&self, lease: &Lease, now: Duration) {
+        self.change(now, |members| {
+            if let Some(member) = members.get(lease.slot.id()).filter(|member| member.is_trial_of(lease)) {
+                member.slot.stats.trial_taken.store(false, Ordering::Release);
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        // Nothing under the lock panics; should it ever, the state is still whole enough to serve.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl crate::members::Member {
+    fn is_of(&self, lease: &Lease) -> bool {
+        Arc::ptr_eq(&self.slot.stats, &lease.slot.stats)
+    }
+
+    fn is_trial_of(&self, lease: &Lease) -> bool {
+        lease.trial
+            && self.slot.state == State::Trial
+            && self.slot.since == lease.slot.since
+            && self.is_of(lease)
+    }
+}
