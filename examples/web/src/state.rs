@@ -1,0 +1,109 @@
+//! What all requests of an instance share.
+
+use crate::settings::Settings;
+use axum::http::HeaderValue;
+use session_store::{CookieConfig, SessionLayer, SessionStore};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// An instance: its names, its store, and whether it is ready. Clones share it.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    store: Arc<dyn SessionStore>,
+    draining: AtomicBool,
+    checked: Mutex<Option<(Instant, bool)>>,
+}
+
+/// Whether an instance wants requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It is about to stop; it still answers.
+    Draining,
+    /// Its session store does not answer.
+    StoreUnreachable,
+}
+
+impl AppState {
+    /// An instance over a store. [`Settings::session`] is not looked at.
+    #[must_use]
+    pub fn new(settings: Settings, store: Arc<dyn SessionStore>) -> Self {
+        let inner = Inner { settings, store, draining: AtomicBool::new(false), checked: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The instance's name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.inner.settings.instance
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.inner.settings.host
+    }
+
+    /// Turns not ready, for good.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the instance wants requests. The store is asked at most once a second, however many probes there are, and for less than a second.
+    pub async fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            return Readiness::Draining;
+        }
+        let mut checked = self.inner.checked.lock().await;
+        let reachable = match *checked {
+            Some((when, reachable)) if when.elapsed() < CHECK_EVERY => reachable,
+            before => {
+                let health = tokio::time::timeout(CHECK_DEADLINE, self.inner.store.health()).await;
+                let reachable = matches!(health, Ok(Ok(())));
+                if before.is_none_or(|(_, before)| before != reachable) {
+                    match health {
+                        Ok(Ok(())) => tracing::info!("ready: the session store answers"),
+                        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
+                        Err(_) => tracing::warn!("not ready: the session store's health check took too long"),
+                    }
+                }
+                *checked = Some((Instant::now(), reachable));
+                reachable
+            }
+        };
+        if reachable { Readiness::Ready } else { Readiness::StoreUnreachable }
+    }
+
+    pub(crate) fn sessions(&self) -> SessionLayer {
+        SessionLayer::new(self.inner.store.clone())
+            .lifetime(self.inner.settings.lifetime())
+            .cookie(CookieConfig::insecure_local()) // the site is served over plain HTTP
+    }
+
+    /// Names as they go into headers; what no header can hold is left out.
+    pub(crate) fn header(name: &str) -> HeaderValue {
+        HeaderValue::from_str(name).unwrap_or(HeaderValue::from_static("unnamed"))
+    }
+}
+
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_DEADLINE: Duration = Duration::from_millis(900);
