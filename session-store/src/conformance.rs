@@ -322,7 +322,7 @@ async fn find(store: &dyn SessionStore, key: &StoreKey) -> Loaded {
 
 async fn live(store: &dyn SessionStore, key: &StoreKey) -> Record {
     match find(store, key).await {
-        Loaded::Live { record, .. } => record,
+        Loaded::Live { record, .. } => *record,
         other => panic!("a session is missing: {other:?}"),
     }
 }

@@ -244,7 +244,7 @@ pub fn apply_op(record: Option<Record>, op: &Op, now: UnixMillis) -> Step {
         return match op {
             Op::Create { lifetime, principal, patch, id } => {
                 let fresh = Record::new(*lifetime, principal.clone(), now);
-                finish(fresh, patch, *id, now, false, |record, outcome| Step::written(record, outcome))
+                finish(fresh, patch, *id, now, false, Step::written)
             }
             _ => Step::refused(Outcome::Gone(Gone::Absent), None),
         };
@@ -277,7 +277,7 @@ fn apply_live(mut record: Record, op: &Op, now: UnixMillis) -> Step {
             {
                 return Step::refused(Outcome::Conflict { current: record.version }, Some(record));
             }
-            finish(record, patch, *id, now, behind, |record, outcome| Step::written(record, outcome))
+            finish(record, patch, *id, now, behind, Step::written)
         }
         Op::Touch => {
             record.touched_at = record.touched_at.max(now);

@@ -55,7 +55,7 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
         for _ in 0..MAX_HOPS {
             let Some(record) = self.load(&key).await? else { return Ok(Loaded::Absent) };
             match (record.state, record.gone(now)) {
-                (State::Live, None) => return Ok(Loaded::Live { key, record }),
+                (State::Live, None) => return Ok(Loaded::Live { key, record: Box::new(record) }),
                 (State::Moved { to, until }, _) if now < until => key = to,
                 (_, Some(Gone::Expired)) => return Ok(Loaded::Expired),
                 _ => return Ok(Loaded::Revoked),
@@ -140,7 +140,7 @@ pub enum Loaded {
         /// Where it is; differs from the key asked for after a rotation.
         key: StoreKey,
         /// What it holds.
-        record: Record,
+        record: Box<Record>,
     },
     /// Nothing is stored. An unknown id is never adopted.
     Absent,

@@ -306,7 +306,7 @@ impl Session {
                 },
             };
             slot.state = match found {
-                Loaded::Live { key, record } => SlotState::Live(key, Box::new(record)),
+                Loaded::Live { key, record } => SlotState::Live(key, record),
                 _ => SlotState::None,
             };
         }
