@@ -74,11 +74,11 @@ pub(crate) fn daemon_json(host: &Host, folder: &Folder) -> String {
     .to_string()
 }
 
-/// Consul's settings that have no flag.
-pub(crate) fn consul_json() -> String {
+/// Consul's settings that have no flag. The multiplier scales Raft's timeouts; 1 is the one for production.
+pub(crate) fn consul_json(raft_multiplier: u8) -> String {
     json!({
         "disable_update_check": true,
-        "performance": { "raft_multiplier": 1 },
+        "performance": { "raft_multiplier": raft_multiplier },
         "autopilot": {
             // A host that is off stays a member: three servers of which one is away, not two.
             "cleanup_dead_servers": false,

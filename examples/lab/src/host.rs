@@ -23,8 +23,15 @@ use crate::state::Power;
 pub(crate) enum Boot {
     /// On empty folders. The first host is the one from which the clusters grow.
     First,
-    /// On the folders of an earlier life; `master` is where the Sentinels of the others see the Redis master.
-    Again { master: Option<Ipv4Addr> },
+    /// On the folders of an earlier life.
+    Again {
+        /// Where the Sentinels of the others see the Redis master.
+        master: Option<Ipv4Addr>,
+        /// Whether Consul has a leader. Its heartbeats to a server that was away are up to 10 s apart, and a server that
+        /// hears nothing for 1 s calls an election that unseats it. So Consul starts with ten times the patience;
+        /// [`hurry_consul`] takes that back.
+        led: bool,
+    },
 }
 
 /// Writes the host's files, plugs it in and switches it on. Returns when its PID 1 runs, before its daemons answer.
@@ -65,6 +72,27 @@ pub(crate) async fn stop(host: &Host, power: Option<Power>) -> Result<()> {
     Ok(())
 }
 
+/// Restarts Consul of a running host with Raft's timeouts at their normal length, once its leader talks to it again.
+pub(crate) async fn hurry_consul(host: &Host, folder: &Folder, consul: &Path) -> Result<()> {
+    let path = folder.host(&host.name).join("consul.json");
+    fs::write(&path, files::consul_json(1)).map_err(Error::file("write", &path))?;
+    let program = fs::canonicalize(consul).map_err(Error::file("find", consul))?;
+    let servers: Vec<Process> =
+        in_netns(&host.netns_path()).into_iter().filter(|p| p.program().as_ref() == Some(&program)).collect();
+    // The host's first process starts it again.
+    servers.iter().for_each(|p| p.kill());
+    let stuck = wait_gone(KILL_LIMIT, || servers.iter().copied().filter(|p| p.is_alive()).collect()).await;
+    match stuck.first() {
+        None => Ok(()),
+        Some(process) => Err(Error::Deadline {
+            what: format!("the restart of consul on {}", host.name),
+            within: KILL_LIMIT,
+            last: format!("process {} is still there", process.pid()),
+            logs: String::new(),
+        }),
+    }
+}
+
 fn write_files(host: &Host, hosts: &[Host], folder: &Folder, consul: &Path, boot: Boot) -> Result<()> {
     folder.create_host(&host.name)?;
     let data = folder.host(&host.name);
@@ -82,17 +110,18 @@ fn write_files(host: &Host, hosts: &[Host], folder: &Folder, consul: &Path, boot
     let bootstrap = is_first && matches!(boot, Boot::First);
     write("init.sh", files::init(host, &others, folder, consul, bootstrap))?;
     write("daemon.json", files::daemon_json(host, folder))?;
-    write("consul.json", files::consul_json())?;
+    let patient = matches!(boot, Boot::Again { led: true, .. });
+    write("consul.json", files::consul_json(if patient { 10 } else { 1 }))?;
     match boot {
         Boot::First => {
             write("redis.conf", files::redis_conf(host, folder, (!is_first).then_some(first.addr)))?;
             write("sentinel.conf", files::sentinel_conf(host, folder, first.addr, hosts.len() / 2 + 1))
         }
-        Boot::Again { master: Some(master) } => {
+        Boot::Again { master: Some(master), .. } => {
             write("redis.conf", files::redis_conf_again(&read("redis.conf")?, host, master))?;
             write("sentinel.conf", files::sentinel_conf_again(&read("sentinel.conf")?, master))
         }
-        Boot::Again { master: None } => Ok(()),
+        Boot::Again { master: None, .. } => Ok(()),
     }
 }
 

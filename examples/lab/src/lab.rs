@@ -1,19 +1,17 @@
 //! The lab's verbs. Each that changes something takes the lock, reads the state, acts and writes the state.
 
-use std::future::Future;
 use std::net::Ipv4Addr;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::Instant;
-use tracing::info;
 
 use crate::command::PATH;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::host::{self, Boot};
 use crate::plan::{self, Host, MAX_HOSTS};
+use crate::progress::{note, step};
 use crate::ready;
 use crate::state::{HostState, Lock, Power, State};
 use crate::{net, packages, swarm};
@@ -79,16 +77,17 @@ impl Lab {
         let folder = Folder::from_env()?;
         let lock = Lock::take(LOCK_WAIT).await?;
         // What cannot be understood is no lab either.
-        if let Ok(Some(old)) = State::load()
-            && old.ready
-            && old.is_alive()
-        {
+        let old = State::load().ok().flatten();
+        if let Some(old) = old.as_ref().filter(|old| old.is_lab()) {
             return Err(Error::AlreadyUp { hosts: old.hosts.len() });
         }
         let built = async {
             let consul = packages::ensure(&folder).await?;
-            if remains() {
-                step("removed the remains of an earlier lab", sweep()).await?;
+            if old.is_some() || remains() {
+                step("remains of an earlier lab removed", sweep()).await?;
+            }
+            if let Some(old) = &old {
+                old.folder.clear()?;
             }
             folder.clear()?;
             folder.create()?;
@@ -153,7 +152,7 @@ impl Lab {
         let at = self.index(name)?;
         let (_lock, mut state) = change("lab power-off").await?;
         let power = part(&mut state, at)?.power.ok_or_else(|| refused(name, "is off", "see lab status"))?;
-        step(&format!("{name} is off"), host::stop(&self.hosts[at], Some(power))).await?;
+        step(format!("{name} is off"), host::stop(&self.hosts[at], Some(power))).await?;
         *part(&mut state, at)? = HostState::default();
         state.save()
     }
@@ -170,14 +169,36 @@ impl Lab {
             return Err(refused(name, "is on", "see lab status"));
         }
         let host = &self.hosts[at];
-        let boot = Boot::Again { master: ready::redis_master(&self.live(&state)).await.unwrap_or(None) };
         // A start that was broken off may have left half a host.
         host::stop(host, part(&mut state, at)?.power).await?;
-        let started = host::start(host, &self.hosts, &state.folder, &state.consul, boot);
-        let power = step(&format!("{name} has power"), started).await?;
+        *part(&mut state, at)? = HostState::default();
+        let others = self.live(&state);
+        // Nobody to ask means that this host is alone, and goes by what stands on its disk.
+        let master = ready::redis_master(&others).await.unwrap_or(None);
+        let led = ready::consul_leader(&others).await.is_ok_and(|leader| leader.is_some());
+        let started =
+            host::start(host, &self.hosts, &state.folder, &state.consul, Boot::Again { master, led });
+        let power = step(format!("{name} has power"), started).await?;
         *part(&mut state, at)? = HostState { power: Some(power), cut: false };
         state.save()?;
-        self.wait_for(host, power, &state).await
+        self.wait_engine(host, power, &state).await?;
+        let live = self.live(&state);
+        if live.len() <= self.hosts.len() / 2 {
+            note(format!(
+                "{} of {} hosts on, no majority: not waiting for clusters",
+                live.len(),
+                self.hosts.len()
+            ));
+            return Ok(());
+        }
+        self.wait_swarm(host, power, &state).await?;
+        self.wait_consul(host, power, &state).await?;
+        if led {
+            let hurried = host::hurry_consul(host, &state.folder, &state.consul);
+            step(format!("Consul of {name} restarted with normal timeouts"), hurried).await?;
+            self.wait_consul(host, power, &state).await?;
+        }
+        self.wait_redis(host, power, &state).await
     }
 
     /// Pulls the network cable of a host. Everything on it runs on: a true partition.
@@ -298,31 +319,33 @@ impl Lab {
         }
         host.cut = !up;
         let done = if up { "is connected again" } else { "is cut off" };
-        step(&format!("{name} {done}"), net::set_link(&self.hosts[at], up)).await?;
+        step(format!("{name} {done}"), net::set_link(&self.hosts[at], up)).await?;
         state.save()
     }
 
-    async fn wait_for(&self, host: &Host, power: Power, state: &State) -> Result<()> {
-        let (name, watched) = (&host.name, [(host, power)]);
-        let live = self.live(state);
+    async fn wait_engine(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
-        until(format!("engine of {name} answers"), &state.folder, &watched, check).await?;
-        if live.len() <= self.hosts.len() / 2 {
-            info!(
-                "         {} of {} hosts are on, no majority: not waiting for the clusters",
-                live.len(),
-                self.hosts.len()
-            );
+        until(format!("engine of {} answers", host.name), &state.folder, &[(host, power)], check).await
+    }
+
+    async fn wait_swarm(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+        if !state.swarm {
             return Ok(());
         }
-        if state.swarm {
-            let check = async || ready::swarm_node(host, &live).await;
-            until(format!("Swarm manager {name} ready"), &state.folder, &watched, check).await?;
-        }
+        let live = self.live(state);
+        let check = async || ready::swarm_node(host, &live).await;
+        until(format!("Swarm manager {} ready", host.name), &state.folder, &[(host, power)], check).await
+    }
+
+    async fn wait_consul(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+        let live = self.live(state);
         let check = async || ready::consul_voter(host, &live).await;
-        until(format!("Consul voter {name} healthy"), &state.folder, &watched, check).await?;
+        until(format!("Consul voter {} healthy", host.name), &state.folder, &[(host, power)], check).await
+    }
+
+    async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let check = async || ready::redis_in_sync(host, self.hosts.len() - 1).await;
-        until(format!("Redis of {name} in sync"), &state.folder, &watched, check).await
+        until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await
     }
 
     fn index(&self, name: &str) -> Result<usize> {
@@ -344,26 +367,24 @@ async fn build(hosts: &[Host], state: &mut State) -> Result<()> {
         }
         Ok(())
     };
-    step(&format!("{} hosts have power", hosts.len()), power).await?;
+    step(format!("{} hosts have power", hosts.len()), power).await?;
     let lab = Lab { hosts: hosts.to_vec() };
     let watched: Vec<(&Host, Power)> =
         hosts.iter().zip(&state.hosts).filter_map(|(host, s)| Some((host, s.power?))).collect();
-    let folder = &state.folder;
-    for host in hosts {
-        let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
-        until(format!("engine of {} answers", host.name), folder, &watched, check).await?;
+    for (host, power) in &watched {
+        lab.wait_engine(host, *power, state).await?;
     }
-    if let (true, Some((first, rest))) = (state.swarm, hosts.split_first()) {
-        step(&format!("Swarm founded by {}", first.name), swarm::init(first)).await?;
+    if let (true, Some((first, rest))) = (state.swarm, watched.split_first()) {
+        step(format!("Swarm founded by {}", first.0.name), swarm::init(first.0)).await?;
         // One after the other: the managers take one change of their membership at a time.
-        for host in rest {
-            step(&format!("{} joined", host.name), swarm::join(host, first)).await?;
-            let check = async || ready::swarm_node(host, &[first]).await;
-            until(format!("Swarm manager {} ready", host.name), folder, &watched, check).await?;
+        for (host, power) in rest {
+            step(format!("{} joined", host.name), swarm::join(host, first.0)).await?;
+            lab.wait_swarm(host, *power, state).await?;
         }
     }
     for (host, power) in &watched {
-        lab.wait_for(host, *power, state).await?;
+        lab.wait_consul(host, *power, state).await?;
+        lab.wait_redis(host, *power, state).await?;
     }
     state.ready = true;
     state.save()
@@ -412,14 +433,6 @@ fn need_root(what: &'static str) -> Result<()> {
 
 fn refused(host: &str, state: &'static str, hint: &'static str) -> Error {
     Error::HostState { host: host.to_owned(), state, hint }
-}
-
-/// Runs a step and tells of it with its time.
-async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let start = Instant::now();
-    let value = work.await?;
-    info!("{:>6.1} s {what}", start.elapsed().as_secs_f64());
-    Ok(value)
 }
 
 async fn until<F>(what: String, folder: &Folder, watched: &[(&Host, Power)], check: F) -> Result<()>

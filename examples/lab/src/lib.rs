@@ -22,6 +22,7 @@
 //! | `folder`, `state` | data on disk; the state file and the lock |
 //! | `ready`, `swarm`, `consul`, `redis`, `http` | asking the daemons |
 //! | `packages`, `command` | what has to be installed; the system's tools |
+//! | `progress`, `error` | a line for each step; what went wrong |
 //!
 //! There are no features.
 #![deny(missing_docs)]
@@ -39,6 +40,7 @@ mod net;
 mod packages;
 mod plan;
 mod process;
+mod progress;
 mod ready;
 mod redis;
 mod state;

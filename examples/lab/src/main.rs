@@ -227,7 +227,12 @@ fn print_status(status: &Status) {
     );
     for host in &status.hosts {
         let word = |on: bool, yes: &'static str, no: &'static str| if on { yes } else { no };
-        let part = |part: &lab::Part| if part.ok { part.is.clone() } else { "BAD".to_owned() };
+        let asked = host.power && host.cable;
+        let part = |part: &lab::Part| match (part.ok, asked) {
+            (true, _) => part.is.clone(),
+            (false, true) => "BAD".to_owned(),
+            (false, false) => "-".to_owned(),
+        };
         println!(
             "{:<5}{:<14}{:<7}{:<9}{:<9}{:<9}{:<9}{}",
             host.name,
@@ -239,7 +244,7 @@ fn print_status(status: &Status) {
             part(&host.consul),
             part(&host.redis),
         );
-        if host.power && host.cable {
+        if asked {
             for (what, part) in [
                 ("engine", &host.engine),
                 ("swarm", &host.swarm),

@@ -4,12 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracing::info;
-
 use crate::apt::{Mirror, mirror};
 use crate::command::{self, PATH};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::progress::{note, step};
 
 /// The packages whose programs are not there, in the order in which they would be installed; `consul` among them.
 pub(crate) fn missing(folder: &Folder) -> Vec<&'static str> {
@@ -31,12 +30,13 @@ pub(crate) async fn ensure(folder: &Folder) -> Result<PathBuf> {
     let mut wanted = missing(folder);
     let fetch = wanted.iter().position(|p| *p == "consul").map(|at| wanted.remove(at));
     if !wanted.is_empty() {
-        info!("installing {} through apt-get; nothing of it is started", wanted.join(", "));
-        install(&wanted).await?;
+        let names = wanted.join(", ");
+        note(format!("installing {names} through apt-get; nothing of it is started"));
+        step(format!("{names} installed"), install(&wanted)).await?;
     }
     if fetch.is_some() {
-        info!("fetching consul 1.8 from Debian bullseye into {}", folder.cache().display());
-        fetch_consul(folder).await?;
+        note(format!("fetching consul 1.8 from Debian bullseye into {}", folder.cache().display()));
+        step("consul fetched", fetch_consul(folder)).await?;
     }
     if let Some(left) = missing(folder).first() {
         return Err(not_had(
@@ -186,10 +186,12 @@ async fn fetch_consul(folder: &Folder) -> Result<()> {
         .map(|entry| entry.path())
         .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("consul_")))
         .ok_or_else(|| not_had("consul", "the archive has no such package for this machine", HINT_CONSUL))?;
-    let root = cache.join("consul");
-    command::run_for(APT_LIMIT, "dpkg", &["-x".as_ref(), deb.as_os_str(), root.as_os_str()])
+    // Moved into place when whole: half a program must not pass for one.
+    let (new, root) = (work.join("root"), cache.join("consul"));
+    command::run_for(APT_LIMIT, "dpkg", &["-x".as_ref(), deb.as_os_str(), new.as_os_str()])
         .await
         .map_err(fail)?;
+    fs::rename(&new, &root).map_err(Error::file("create", &root))?;
     fs::remove_dir_all(&work).map_err(Error::file("remove", &work))
 }
 

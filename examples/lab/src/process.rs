@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Process {
     pid: i32,
     /// Clock ticks since the machine started.
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl Process {
@@ -36,6 +37,11 @@ impl Process {
     pub(crate) fn child(self) -> Option<Self> {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).ok()?;
         children.split_whitespace().next()?.parse().ok().and_then(Self::find)
+    }
+
+    /// The file that it runs.
+    pub(crate) fn program(self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }
 
     /// SIGKILL. A process that has gone already is as good as killed.

@@ -53,8 +53,13 @@ pub(crate) async fn swarm_node(host: &Host, witnesses: &[&Host]) -> Result<(), S
     }
 }
 
-/// Whether `host` is a healthy voter, as one of `witnesses` sees it.
+/// Whether `host` knows a leader and is a healthy voter, as one of `witnesses` sees it.
 pub(crate) async fn consul_voter(host: &Host, witnesses: &[&Host]) -> Result<(), String> {
+    // Its own answer first: a server that has just died counts as healthy for a moment.
+    consul::leader(host, ASK)
+        .await
+        .map_err(|e| e.to_string())?
+        .ok_or_else(|| format!("consul on {} knows no leader", host.name))?;
     let mut why = "nobody to ask".to_owned();
     for witness in witnesses {
         match consul::servers(witness, ASK).await {

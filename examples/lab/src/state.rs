@@ -74,9 +74,10 @@ impl State {
         fs::rename(&new, path).map_err(Error::file("write", path))
     }
 
-    /// Whether any host of it still runs.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.hosts.iter().filter_map(|h| h.power).any(|p| p.init.is_alive())
+    /// Whether this is a lab rather than the remains of one: complete, and some host runs, or all were switched off.
+    pub(crate) fn is_lab(&self) -> bool {
+        let mut on = self.hosts.iter().filter_map(|h| h.power).peekable();
+        self.ready && (on.peek().is_none() || on.any(|p| p.init.is_alive()))
     }
 }
 
@@ -173,9 +174,14 @@ mod tests {
         assert_eq!(State::load_from(&path).unwrap(), None);
         state.save_to(&path).unwrap();
         assert_eq!(State::load_from(&path).unwrap().as_ref(), Some(&state));
-        assert!(state.is_alive());
+        assert!(state.is_lab());
+        let gone = Process { started: 1, ..me };
+        state.hosts[0].power = Some(Power { outer: gone, init: gone });
+        assert!(!state.is_lab(), "a host that should run and does not");
         state.hosts[0].power = None;
-        assert!(!state.is_alive());
+        assert!(state.is_lab(), "all switched off");
+        state.ready = false;
+        assert!(!state.is_lab(), "never completed");
 
         fs::write(&path, "{\"ready\":tr").unwrap();
         let error = State::load_from(&path).unwrap_err().to_string();
