@@ -116,9 +116,9 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Status { json } => {
             let status = attach()?.status().await?;
             if json {
-                print_json(&status)
+                print_json(&status);
             } else {
-                print_status(&status)
+                print_status(&status);
             }
             return Ok(ExitCode::from(u8::from(!status.is_healthy())));
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Process {
     pid: i32,
     /// Clock ticks since the machine started.
-    pub(crate) started: u64,
+    started: u64,
 }
 
 impl Process {
@@ -22,6 +22,12 @@ impl Process {
     pub(crate) fn find(pid: i32) -> Option<Self> {
         let (state, started) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         (state != 'Z' && state != 'X').then_some(Self { pid, started })
+    }
+
+    /// A process that had this number once.
+    #[cfg(test)]
+    pub(crate) fn earlier(self) -> Self {
+        Self { started: self.started.wrapping_sub(1), ..self }
     }
 
     pub(crate) fn pid(self) -> i32 {
@@ -105,7 +111,7 @@ mod tests {
     fn another_start_time_is_another_process() {
         let me = Process::find(std::process::id().cast_signed()).unwrap();
         assert!(me.is_alive());
-        assert!(!Process { started: me.started + 1, ..me }.is_alive());
+        assert!(!me.earlier().is_alive());
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
         state.save_to(&path).unwrap();
         assert_eq!(State::load_from(&path).unwrap().as_ref(), Some(&state));
         assert!(state.is_lab());
-        let gone = Process { started: 1, ..me };
+        let gone = me.earlier();
         state.hosts[0].power = Some(Power { outer: gone, init: gone });
         assert!(!state.is_lab(), "a host that should run and does not");
         state.hosts[0].power = None;

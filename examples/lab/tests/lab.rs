@@ -1,0 +1,213 @@
+//! The lab's promises, on the lab itself. One walk, since there is one lab at a time.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lab::{Host, Lab};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{container, docker, eventually, image, left_overs, redis, run_container};
+
+const PORT: u16 = 7000;
+
+#[test]
+fn refusals_are_one_line_with_exit_code_2() {
+    // Without root, so that no lab is touched.
+    for args in [&["packages"][..], &["up"], &["power-off", "h0"], &["cut", "h0"], &["down"]] {
+        let output = as_nobody(args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and Docker: ./test.sh runs it"]
+async fn a_lab_from_up_to_down() {
+    ctrl_c_leaves_nothing();
+    a_crash_leaves_remains();
+    let start = Instant::now();
+    let lab = Lab::up(3).await.unwrap();
+    println!("up after a crash: {:.1?}", start.elapsed());
+
+    // A second lab is refused, and the first one is not harmed by that.
+    assert!(Lab::up(3).await.unwrap_err().is_refusal());
+    let status = lab.status().await.unwrap();
+    assert!(status.is_healthy(), "{status:#?}");
+    let leaders = lab.leaders().await.unwrap();
+    assert_eq!(leaders.swarm.as_deref(), Some("h1"));
+    assert_eq!(leaders.consul.as_deref(), Some("h1"));
+    assert_eq!(Lab::attach().unwrap().unwrap().hosts(), lab.hosts());
+    let name = lab.exec("h2", &["hostname"]).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&name.stdout).trim(), "h2");
+
+    let third = lab.host("h3").unwrap();
+    containers_reach_and_are_reached(&lab, third);
+    a_cut_host_runs_on(&lab, third).await;
+    a_follower_dies_and_returns(&lab).await;
+    the_old_redis_master_returns_as_a_replica(&lab).await;
+
+    let start = Instant::now();
+    lab.down().await.unwrap();
+    println!("down: {:.1?}", start.elapsed());
+    assert_eq!(left_overs(), Vec::<String>::new());
+    assert!(Lab::attach().unwrap().is_none());
+    assert!(!Lab::clear().await.unwrap(), "down twice is no error, and finds nothing");
+}
+
+fn containers_reach_and_are_reached(lab: &Lab, host: &Host) {
+    image(host);
+    container(host, &["redis-server", "--port", "7000", "--protected-mode", "no"], Some(PORT));
+    let addr = SocketAddr::from((host.addr, PORT));
+    let answers = || redis(addr, "PING").is_ok_and(|answer| answer.starts_with("+PONG"));
+    eventually("a published port answers", Duration::from_secs(10), answers);
+    for other in lab.hosts() {
+        let addr = other.addr.to_string();
+        let code = run_container(host, &["redis-cli", "-h", &addr, "ping"]);
+        assert_eq!(code, 0, "a container on {} reaches Redis on {}", host.name, other.name);
+    }
+}
+
+async fn a_cut_host_runs_on(lab: &Lab, host: &Host) {
+    let addr = SocketAddr::from((host.addr, PORT));
+    lab.cut(&host.name).await.unwrap();
+    assert!(lab.cut(&host.name).await.unwrap_err().is_refusal());
+    assert!(redis(addr, "PING").is_err(), "a cut host can't be reached");
+    let inside = lab.exec(&host.name, &["redis-cli", "-h", "127.0.0.1", "ping"]).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&inside.stdout).trim(), "PONG", "and runs on all the same");
+    assert!(!lab.status().await.unwrap().is_healthy());
+    lab.heal(&host.name).await.unwrap();
+    assert!(lab.heal(&host.name).await.unwrap_err().is_refusal());
+    eventually("a healed host answers", Duration::from_secs(10), || redis(addr, "PING").is_ok());
+    well_again(lab).await;
+}
+
+async fn a_follower_dies_and_returns(lab: &Lab) {
+    let start = Instant::now();
+    lab.power_off("h2").await.unwrap();
+    println!("power-off: {:.2?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(lab.power_off("h2").await.unwrap_err().is_refusal());
+    assert!(lab.exec("h2", &["true"]).await.unwrap_err().is_refusal());
+    let first = lab.host("h1").unwrap();
+    let noticed = eventually("the Swarm sees the node down", Duration::from_secs(15), || {
+        let nodes = docker(first, "GET /nodes", "application/json", b"");
+        let node = nodes.as_array().unwrap().iter().find(|n| n["Description"]["Hostname"] == "h2");
+        node.is_some_and(|n| n["Status"]["State"] == "down")
+    });
+    println!("down in the Swarm after {noticed:.1?}");
+    let start = Instant::now();
+    lab.power_on("h2").await.unwrap();
+    println!("power-on: {:.1?}", start.elapsed());
+    assert!(lab.power_on("h2").await.unwrap_err().is_refusal());
+    let status = lab.status().await.unwrap();
+    assert!(status.is_healthy(), "{status:#?}");
+    let leaders = lab.leaders().await.unwrap();
+    assert_eq!((leaders.swarm.as_deref(), leaders.consul.as_deref()), (Some("h1"), Some("h1")));
+}
+
+/// Not for a moment may it call itself the master again: what it then took would be lost.
+async fn the_old_redis_master_returns_as_a_replica(lab: &Lab) {
+    let old = lab.leaders().await.unwrap().redis.unwrap();
+    let addr = lab.host(&old).unwrap().redis_addr();
+    lab.power_off(&old).await.unwrap();
+    let start = Instant::now();
+    // While a leader is being elected a question may go without an answer: ask again.
+    while !lab
+        .leaders()
+        .await
+        .is_ok_and(|l| l.redis.is_some_and(|new| new != old) && l.swarm.is_some_and(|s| s != old))
+    {
+        assert!(start.elapsed() < Duration::from_secs(60), "no failover within 60 s");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("all leaders moved after {:.1?}", start.elapsed());
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            let (mut seen, mut master) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                if let Ok(answer) = redis(addr, "INFO replication") {
+                    seen += 1;
+                    master += usize::from(answer.contains("role:master"));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            (seen, master)
+        }
+    });
+    let back = lab.power_on(&old).await;
+    done.store(true, Ordering::Relaxed);
+    let (seen, master) = watcher.join().unwrap();
+    back.unwrap();
+    assert!(seen > 10, "the watcher saw it {seen} times");
+    assert_eq!(master, 0, "of {seen} answers");
+    well_again(lab).await;
+}
+
+async fn well_again(lab: &Lab) {
+    let start = Instant::now();
+    loop {
+        let status = lab.status().await.unwrap();
+        if status.is_healthy() {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{status:#?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn ctrl_c_leaves_nothing() {
+    let mut up = start_up();
+    signal(&up, Signal::INT);
+    assert_eq!(up.wait().unwrap().code(), Some(130));
+    assert_eq!(left_overs(), Vec::<String>::new());
+}
+
+/// As if the machine's out-of-memory killer had taken the builder: what it had built so far stays.
+fn a_crash_leaves_remains() {
+    let mut up = start_up();
+    signal(&up, Signal::KILL);
+    up.wait().unwrap();
+    assert!(!left_overs().is_empty());
+    assert!(Lab::attach().unwrap().is_none(), "remains are no lab");
+}
+
+/// Starts a `lab up`, and returns when it has built half of it.
+fn start_up() -> Child {
+    let mut up = Command::new(env!("CARGO_BIN_EXE_lab")).arg("up").stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the second host's namespace", Duration::from_secs(300), || {
+        if let Some(status) = up.try_wait().unwrap() {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut up.stderr.take().unwrap(), &mut text).unwrap();
+            panic!("lab up ended too early ({status}): {text}");
+        }
+        Path::new("/run/netns/halab-h2").exists()
+    });
+    up
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// Runs the binary without root's rights.
+fn as_nobody(args: &[&str]) -> std::process::Output {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(env!("CARGO_BIN_EXE_lab")).args(args).output().unwrap();
+    }
+    // The build's folder may be root's alone.
+    let copy = std::env::temp_dir().join(format!("lab-as-nobody-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_lab"), &copy).unwrap();
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let output = nobody.arg(&copy).args(args).output().unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    output
+}
