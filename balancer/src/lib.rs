@@ -27,6 +27,7 @@
 //! | [`State`], [`Reason`], [`Event`], [`Explanation`] | where an endpoint stands, why, what happened, why a pick went there |
 //! | [`Config`], [`Health`], [`Probes`], [`Policy`] | settings: plain data |
 //! | [`RetryBudget`] | how many retries are too many |
+#![cfg_attr(feature = "proxy", doc = "| [`proxy`] | the HTTP/1.1 gateway |")]
 //!
 //! # Features
 //! | feature | default | what |
@@ -48,6 +49,8 @@ mod lease;
 mod members;
 mod policy;
 mod pool;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod rng;
 mod shared;
 mod slot;

@@ -178,7 +178,8 @@ impl Members {
             }
             return;
         }
-        let stay: std::collections::BTreeSet<_> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
+        let stay: std::collections::BTreeSet<_> =
+            endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
         let leave = self.members.iter().filter(|(id, member)| !member.absent && !stay.contains(*id));
         for id in leave.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.leave(&id, now);

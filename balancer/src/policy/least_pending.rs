@@ -15,9 +15,8 @@ pub struct LeastPending {}
 impl Choose for LeastPending {
     fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
         let eligible = among.ready.iter().enumerate().filter(|(_, slot)| !among.excluded(slot));
-        let best = eligible.min_by(|(_, a), (_, b)| {
-            pressure(a).total_cmp(&pressure(b)).then_with(|| turn(a).cmp(&turn(b)))
-        });
+        let best = eligible
+            .min_by(|(_, a), (_, b)| pressure(a).total_cmp(&pressure(b)).then_with(|| turn(a).cmp(&turn(b))));
         best.map(|(index, _)| Choice { index, against: None })
     }
 }

@@ -63,7 +63,8 @@ impl P2cPeakEwma {
         let floor = millis(self.floor);
         let estimate = slot.stats.latency.at(now, self.decay).map(|estimate| estimate.max(floor));
         let penalty = slot.stats.since_failure(now).and_then(|age| {
-            let faded = millis(self.failure_penalty) * (-age.as_secs_f32() / self.penalty_decay.as_secs_f32()).exp();
+            let faded =
+                millis(self.failure_penalty) * (-age.as_secs_f32() / self.penalty_decay.as_secs_f32()).exp();
             (faded > floor).then_some(faded)
         });
         match (estimate, penalty) {
@@ -92,8 +93,11 @@ impl Choose for P2cPeakEwma {
         let b = among.draw.below(n - 1);
         let b = if b >= a { b + 1 } else { b };
         let (a, b) = (among.nth(a)?, among.nth(b)?);
-        let (index, other) =
-            if self.first_wins(among.ready.get(a)?, among.ready.get(b)?, among.now) { (a, b) } else { (b, a) };
+        let (index, other) = if self.first_wins(among.ready.get(a)?, among.ready.get(b)?, among.now) {
+            (a, b)
+        } else {
+            (b, a)
+        };
         Some(Choice { index, against: Some(other) })
     }
 }

@@ -1,0 +1,202 @@
+//! One attempt: a connection, the request, the head of the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::body::Replay;
+use super::config::Config;
+use super::headers;
+use super::upstream::{Connection, Upstream};
+use crate::lease::Outcome;
+
+/// What is sent, as often as needed.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Replay,
+    pub(crate) began: Instant,
+}
+
+impl Outgoing {
+    /// When all attempts together end; while the client still sends, its time has not begun.
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
+        self.body.progress().unwrap_or(self.began).max(self.began) + config.total_timeout
+    }
+
+    pub(crate) fn is_idempotent(&self) -> bool {
+        headers::is_idempotent(&self.method)
+    }
+
+    fn request(&self) -> Option<Request<super::body::RequestBody>> {
+        let mut request = Request::new(self.body.start()?);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        Some(request)
+    }
+}
+
+/// What came back.
+pub(crate) enum Answer {
+    /// A head, and a body that is still coming.
+    Stream(Response<Incoming>, Connection),
+    /// All of it; the connection was given back.
+    Whole(Response<Bytes>),
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Stream(response, _) => response.status().as_u16(),
+            Self::Whole(response) => response.status().as_u16(),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing was sent: no connection.
+    Connect(String),
+    /// The connection broke; `unsent` when nothing of the request was written.
+    Reset { unsent: bool, why: String },
+    /// No head in time.
+    Timeout,
+    /// The endpoint turned unreachable meanwhile; `unsent` as above.
+    Abandoned { unsent: bool },
+    /// The client's body broke off or stood still.
+    Client,
+}
+
+impl Failure {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect(_) => Outcome::ConnectFailed,
+            Self::Reset { .. } => Outcome::Reset,
+            Self::Timeout => Outcome::Timeout,
+            Self::Abandoned { .. } | Self::Client => Outcome::Cancelled,
+        }
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Reset { unsent: true, .. } | Self::Abandoned { unsent: true })
+    }
+}
+
+/// Sends the request once; a reused connection that turns out to be dead is replaced by a fresh one.
+pub(crate) async fn attempt(
+    config: &Config,
+    upstream: &Arc<Upstream>,
+    outgoing: &Outgoing,
+) -> Result<Answer, Failure> {
+    let mut down = upstream.watch();
+    let idempotent = outgoing.is_idempotent();
+    // The younger the connection, the less likely is it that the other end is about to close it; for a request
+    // that can't be repeated that matters.
+    let recent =
+        if idempotent { config.idle_timeout } else { Duration::from_secs(2).min(config.idle_timeout) };
+    if let Some(connection) = upstream.checkout(recent) {
+        match send(config, connection, upstream, outgoing, &mut down).await {
+            // Not the endpoint's failure: it had closed, or was just closing, what was idle.
+            Err(Failure::Reset { unsent, .. }) if (unsent || idempotent) && outgoing.body.can_start() => {}
+            other => return other,
+        }
+    }
+    let within =
+        config.connect_timeout.min(outgoing.deadline(config).saturating_duration_since(Instant::now()));
+    let connection = tokio::select! {
+        biased;
+        connection = upstream.connect(within) => {
+            connection.map_err(|error| Failure::Connect(error.to_string()))?
+        }
+        () = unreachable(&mut down) => return Err(Failure::Abandoned { unsent: true }),
+    };
+    send(config, connection, upstream, outgoing, &mut down).await
+}
+
+async fn send(
+    config: &Config,
+    mut connection: Connection,
+    upstream: &Arc<Upstream>,
+    outgoing: &Outgoing,
+    down: &mut watch::Receiver<bool>,
+) -> Result<Answer, Failure> {
+    // After an answer's last byte the connection needs a moment until it takes the next request.
+    let ready = timeout(READY, connection.sender.ready()).await;
+    if !matches!(ready, Ok(Ok(()))) {
+        return Err(Failure::Reset { unsent: true, why: "the connection was closed".to_owned() });
+    }
+    let Some(request) = outgoing.request() else { return Err(Failure::Client) };
+    let began = Instant::now();
+    let sent = connection.sender.try_send_request(request);
+    tokio::pin!(sent);
+    let response = loop {
+        let last = outgoing.body.progress().unwrap_or(began).max(began);
+        let until = (last + config.response_timeout).min(outgoing.deadline(config));
+        tokio::select! {
+            biased;
+            response = &mut sent => break response,
+            () = sleep_until(until) => {
+                let moved = outgoing.body.progress().is_some_and(|progress| progress > last);
+                match outgoing.body.ended() {
+                    _ if moved => {}
+                    true => return Err(Failure::Timeout),
+                    false => return Err(Failure::Client),
+                }
+            }
+            () = unreachable(down) => return Err(Failure::Abandoned { unsent: false }),
+        }
+    };
+    let response = response.map_err(|mut error| {
+        let unsent = error.take_message().is_some();
+        let why = error.into_error().to_string();
+        if outgoing.body.failed() { Failure::Client } else { Failure::Reset { unsent, why } }
+    })?;
+    whole(config, response, connection, upstream, outgoing).await
+}
+
+/// Reads a short answer to its end, so that a connection that breaks in it can still be made up for.
+async fn whole(
+    config: &Config,
+    response: Response<Incoming>,
+    connection: Connection,
+    upstream: &Arc<Upstream>,
+    outgoing: &Outgoing,
+) -> Result<Answer, Failure> {
+    let short = response.body().size_hint().exact().is_some_and(|size| size <= config.whole_response_limit);
+    if !short || !outgoing.is_idempotent() {
+        return Ok(Answer::Stream(response, connection));
+    }
+    let (parts, body) = response.into_parts();
+    if body.is_end_stream() {
+        upstream.give_back(connection);
+        return Ok(Answer::Whole(Response::from_parts(parts, Bytes::new())));
+    }
+    let most = usize::try_from(config.whole_response_limit).unwrap_or(usize::MAX);
+    match timeout(config.response_timeout, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => {
+            upstream.give_back(connection);
+            Ok(Answer::Whole(Response::from_parts(parts, collected.to_bytes())))
+        }
+        Ok(Err(error)) => Err(Failure::Reset { unsent: false, why: error.to_string() }),
+        Err(_) => Err(Failure::Timeout),
+    }
+}
+
+async fn unreachable(down: &mut watch::Receiver<bool>) {
+    if down.wait_for(|down| *down).await.is_err() {
+        // The endpoint is gone, and what it works on goes on.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How long a reused connection may take to be ready.
+const READY: Duration = Duration::from_millis(20);

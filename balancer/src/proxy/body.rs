@@ -1,0 +1,300 @@
+//! Bodies: the request's, kept for a retry while it is small, and the answer's, which settles its lease.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::gateway::Ticket;
+use super::upstream::{Connection, Upstream};
+use crate::lease::{Lease, Outcome};
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a client's request, as often as it is needed, while what was read of it fits the limit.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay(Option<Arc<Mutex<Source>>>);
+
+#[derive(Debug)]
+struct Source {
+    body: Incoming,
+    hint: SizeHint,
+    kept: Vec<Bytes>,
+    size: usize,
+    limit: usize,
+    overflowed: bool,
+    ended: bool,
+    failed: bool,
+    attempt: u64,
+    progress: Instant,
+}
+
+impl Replay {
+    pub(crate) fn new(body: Incoming, limit: usize) -> Self {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        let hint = body.size_hint();
+        Self(Some(Arc::new(Mutex::new(Source {
+            body,
+            hint,
+            kept: Vec::new(),
+            size: 0,
+            limit,
+            overflowed: false,
+            ended: false,
+            failed: false,
+            attempt: 0,
+            progress: Instant::now(),
+        }))))
+    }
+
+    /// The body from its start, for one attempt; earlier ones end. `None` when its start is no longer known.
+    pub(crate) fn start(&self) -> Option<RequestBody> {
+        let Some(shared) = &self.0 else { return Some(RequestBody { shared: None, attempt: 0, next: 0 }) };
+        let mut source = lock(shared);
+        source.attempt += 1;
+        let body = RequestBody { shared: Some(Arc::clone(shared)), attempt: source.attempt, next: 0 };
+        (!source.overflowed).then_some(body)
+    }
+
+    /// Whether another attempt could send it.
+    pub(crate) fn can_start(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| !lock(shared).overflowed)
+    }
+
+    /// Whether the client broke off.
+    pub(crate) fn failed(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).failed)
+    }
+
+    /// Whether all of it was read from the client.
+    pub(crate) fn ended(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| lock(shared).ended)
+    }
+
+    /// When the client last sent something of it.
+    pub(crate) fn progress(&self) -> Option<Instant> {
+        self.0.as_ref().map(|shared| lock(shared).progress)
+    }
+}
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    shared: Option<Arc<Mutex<Source>>>,
+    attempt: u64,
+    next: usize,
+}
+
+impl RequestBody {
+    pub(crate) fn empty() -> Self {
+        Self { shared: None, attempt: 0, next: 0 }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(shared) = self.shared.clone() else { return Poll::Ready(None) };
+        let mut source = lock(&shared);
+        if source.attempt != self.attempt {
+            return Poll::Ready(Some(Err("a later attempt took the body over".into())));
+        }
+        if let Some(chunk) = source.kept.get(self.next) {
+            let chunk = chunk.clone();
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        if source.ended {
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(&mut source.body).poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(frame) => frame,
+        };
+        source.progress = Instant::now();
+        match frame {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    source.size = source.size.saturating_add(data.len());
+                    if source.size > source.limit {
+                        source.overflowed = true;
+                        source.kept.clear();
+                        self.next = 0;
+                    } else {
+                        source.kept.push(data.clone());
+                        self.next += 1;
+                    }
+                    source.ended = source.body.is_end_stream();
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                // Trailers are not forwarded.
+                Err(_) => {
+                    source.ended = true;
+                    Poll::Ready(None)
+                }
+            },
+            Some(Err(error)) => {
+                source.failed = true;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                source.ended = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| {
+            let source = lock(shared);
+            source.ended && self.next >= source.kept.len()
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.shared.as_ref().map_or(SizeHint::with_exact(0), |shared| {
+            let source = lock(shared);
+            // What is left is only known at the start; later nobody asks.
+            if self.next == 0 && !source.overflowed { source.hint } else { SizeHint::default() }
+        })
+    }
+}
+
+fn lock(shared: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body of an answer to a client.
+pub(crate) struct ResponseBody {
+    kind: Kind,
+    /// Counts the request as in flight until the body is gone.
+    _ticket: Ticket,
+}
+
+enum Kind {
+    Whole(Option<Bytes>),
+    Stream(Box<Stream>),
+}
+
+/// An answer on its way, with all that is released at its end.
+pub(crate) struct Stream {
+    body: Incoming,
+    held: Option<(Connection, Lease)>,
+    upstream: Arc<Upstream>,
+    clock: Instant,
+    idle: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        body: Incoming,
+        connection: Connection,
+        lease: Lease,
+        upstream: Arc<Upstream>,
+        clock: Instant,
+        idle: Duration,
+    ) -> Self {
+        let timer = Box::pin(tokio::time::sleep(idle));
+        Self { body, held: Some((connection, lease)), upstream, clock, idle, timer }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some((connection, lease)) = self.held.take() else { return };
+        lease.finish(outcome, self.clock.elapsed());
+        // One that was not read to its end must not be used again.
+        if outcome == Outcome::Success {
+            self.upstream.give_back(connection);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if self.body.is_end_stream() {
+                        self.end(Outcome::Success);
+                    } else {
+                        let next = Instant::now() + self.idle;
+                        self.timer.as_mut().reset(next);
+                    }
+                    // Trailers are not forwarded.
+                    if frame.is_data() {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.end(Outcome::Reset);
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Ready(None) => {
+                    self.end(Outcome::Success);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    std::task::ready!(self.timer.as_mut().poll(cx));
+                    self.end(Outcome::Timeout);
+                    return Poll::Ready(Some(Err("the answer's body stood still for too long".into())));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let outcome = if self.body.is_end_stream() { Outcome::Success } else { Outcome::Cancelled };
+        self.end(outcome);
+    }
+}
+
+impl ResponseBody {
+    pub(crate) fn whole(bytes: Bytes, ticket: Ticket) -> Self {
+        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), _ticket: ticket }
+    }
+
+    pub(crate) fn stream(stream: Stream, ticket: Ticket) -> Self {
+        Self { kind: Kind::Stream(Box::new(stream)), _ticket: ticket }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.kind {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Stream(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Stream(stream) => stream.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Stream(stream) => stream.body.size_hint(),
+        }
+    }
+}

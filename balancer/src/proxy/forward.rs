@@ -1,0 +1,230 @@
+//! One request from its head to the head of its answer: attempts, retries, waits.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::attempt::{Answer, Failure, Outgoing, attempt};
+use super::body::{Replay, ResponseBody, Stream};
+use super::gateway::{Inner, Ticket, lock};
+use super::headers::{self, REQUEST_ID};
+use super::room::Place;
+use super::sniff::Seen;
+use super::upstream::Upstream;
+use crate::endpoint::EndpointId;
+use crate::lease::{Lease, PickRequest};
+
+/// A reply of the gateway's own.
+struct Refusal {
+    status: StatusCode,
+    why: String,
+    /// Seconds after which to come again.
+    again: Option<u32>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into(), again: None }
+    }
+}
+
+type Answered = (Answer, Lease, Arc<Upstream>);
+
+/// Answers one request of a client.
+pub(crate) async fn handle(
+    inner: Arc<Inner>,
+    peer: IpAddr,
+    seen: Seen,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let began = Instant::now();
+    let head = request.method() != Method::HEAD;
+    let hidden_length = request.headers().contains_key(header::TRANSFER_ENCODING)
+        && seen.has_length(request.method().as_str());
+    seen.forget();
+    let ticket = Ticket::new(Arc::clone(&inner), seen);
+    let id = headers::request_id(request.headers(), inner.config.trust_request_id);
+    let (mut parts, body) = request.into_parts();
+    let result = match headers::check(&parts, hidden_length) {
+        Ok(()) => {
+            headers::forward(&mut parts.headers, &parts.uri, peer, &id);
+            let outgoing = Outgoing {
+                uri: headers::origin(&parts.uri),
+                method: parts.method,
+                headers: parts.headers,
+                body: Replay::new(body, inner.config.replay_limit),
+                began,
+            };
+            Box::pin(answer(&inner, &outgoing)).await
+        }
+        Err((status, why)) => {
+            inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            Err(Refusal::new(status, why))
+        }
+    };
+    let refused = result.as_ref().is_err_and(|refusal| refusal.status.is_client_error());
+    let mut response = match result {
+        Ok((Answer::Whole(response), lease, _)) => {
+            lease.finish(crate::Outcome::Success, inner.now());
+            response.map(|bytes| ResponseBody::whole(bytes, ticket))
+        }
+        Ok((Answer::Stream(response, connection), lease, upstream)) => {
+            let idle = inner.config.body_idle_timeout;
+            let stream = |body| Stream::new(body, connection, lease, upstream, inner.start, idle);
+            response.map(|body| ResponseBody::stream(stream(body), ticket))
+        }
+        Err(refusal) => sentence(&refusal, &id, head, ticket),
+    };
+    if response.status().is_server_error() {
+        inner.counters.server_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    headers::strip(response.headers_mut());
+    response.headers_mut().insert(REQUEST_ID, id);
+    // What follows a request that was refused, or a body that was not read, is not to be trusted.
+    if refused || inner.closing.load(Ordering::Acquire) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    *response.version_mut() = http::Version::HTTP_11;
+    lock(&inner.window).answered(began.elapsed(), inner.since_start());
+    response
+}
+
+/// Tries until there is an answer, or a reason to give up.
+async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Refusal> {
+    let config = &inner.config;
+    let mut tried: Vec<EndpointId> = Vec::new();
+    let mut wait: Option<(Place, Instant)> = None;
+    let mut attempts = 0;
+    loop {
+        let mut lease = pick(inner, outgoing, &mut tried, &mut wait).await?;
+        // Who tries an endpoint for all keeps its place, should it fail.
+        if !lease.is_trial() {
+            wait = None;
+        }
+        let upstream = inner.upstreams.of(lease.endpoint());
+        let result = attempt(config, &upstream, outgoing).await;
+        let now = inner.now();
+        let failure = match result {
+            Ok(answer) => {
+                lease.responded(answer.status(), now);
+                inner.follow();
+                if answer.status() == 101 {
+                    lease.finish(crate::Outcome::Reset, now);
+                    let why = "the endpoint switched protocols without being asked";
+                    return Err(Refusal::new(StatusCode::BAD_GATEWAY, why));
+                }
+                return Ok((answer, lease, upstream));
+            }
+            Err(failure) => failure,
+        };
+        let id = lease.endpoint().id.clone();
+        lease.finish(failure.outcome(), now);
+        inner.follow();
+        tracing::debug!(target: "balancer", endpoint = %id, ?failure, "attempt failed");
+        // An attempt that was called off did no harm that another one could do again.
+        attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
+        let again = failure.is_unsent() || outgoing.is_idempotent();
+        if matches!(failure, Failure::Client) {
+            let why = "the body of the request broke off or stood still for too long";
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, why));
+        }
+        let late = Instant::now() >= outgoing.deadline(config);
+        if late || !again || attempts >= config.max_attempts || !outgoing.body.can_start() {
+            return Err(give_up(&failure));
+        }
+        if !tried.contains(&id) {
+            tried.push(id);
+        }
+        while !inner.may_retry() {
+            pause(100).await;
+            if Instant::now() >= outgoing.deadline(config) {
+                return Err(give_up(&failure));
+            }
+        }
+    }
+}
+
+/// An endpoint, after a wait if need be.
+async fn pick(
+    inner: &Arc<Inner>,
+    outgoing: &Outgoing,
+    tried: &mut Vec<EndpointId>,
+    wait: &mut Option<(Place, Instant)>,
+) -> Result<Lease, Refusal> {
+    let config = &inner.config;
+    loop {
+        let deadline = outgoing.deadline(config);
+        // Lying down before the look makes sure that no wake-up is missed.
+        let woken = wait.as_ref().map(|(place, _)| place.sleep());
+        let picked = inner.pool.pick(&PickRequest::excluding(tried), inner.now());
+        inner.follow();
+        let error = match picked {
+            Ok(lease) => return Ok(lease),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline {
+            return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, format!("the time is up and {error}")));
+        }
+        if error.is_excluded() {
+            // All have been tried: begin again, not at once.
+            tried.clear();
+            pause(30).await;
+            continue;
+        }
+        tried.clear();
+        let Some(woken) = woken else {
+            let Some(place) = inner.room.enter() else {
+                inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                let why = format!("{error}, and {} requests are waiting already", config.waiting_limit);
+                return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
+            };
+            *wait = Some((place, Instant::now() + config.waiting_timeout));
+            continue;
+        };
+        let until = wait.as_ref().map_or(deadline, |(_, until)| (*until).min(deadline));
+        if timeout_at(until, woken).await.is_err() {
+            let why = format!("{error}, and none came for {:.1} s", outgoing.began.elapsed().as_secs_f64());
+            return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
+        }
+    }
+}
+
+fn give_up(failure: &Failure) -> Refusal {
+    let bad = |why: String| Refusal::new(StatusCode::BAD_GATEWAY, why);
+    match failure {
+        Failure::Connect(why) => bad(format!("no endpoint could be reached: {why}")),
+        Failure::Reset { why, .. } => bad(format!("the endpoint broke off before it answered: {why}")),
+        Failure::Abandoned { .. } => bad("the endpoint became unreachable before it answered".to_owned()),
+        Failure::Timeout | Failure::Client => {
+            Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the endpoint did not answer in time")
+        }
+    }
+}
+
+/// An answer of the gateway's own: one sentence and the request id.
+fn sentence(refusal: &Refusal, id: &HeaderValue, body: bool, ticket: Ticket) -> Response<ResponseBody> {
+    let text = format!("{} (request {})\n", refusal.why, id.to_str().unwrap_or("without id"));
+    let text = if body { Bytes::from(text) } else { Bytes::new() };
+    let mut response = Response::new(ResponseBody::whole(text, ticket));
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(again) = refusal.again {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(again));
+    }
+    response
+}
+
+/// Half to all of so many milliseconds.
+async fn pause(most: u64) {
+    let share = 0.5 + 0.5 * rand::random::<f64>();
+    sleep(Duration::from_millis(most).mul_f64(share)).await;
+}

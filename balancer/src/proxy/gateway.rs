@@ -1,0 +1,281 @@
+//! The gateway's handle: what a program holds and asks.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::config::Config;
+use super::room::Room;
+use super::stats::Window;
+use super::upstream::Upstreams;
+use crate::budget::RetryBudget;
+use crate::endpoint::Update;
+use crate::error::ConfigError;
+use crate::event::Event;
+use crate::pool::Pool;
+use crate::snapshot::EndpointView;
+
+/// An HTTP/1.1 gateway in front of a pool; a clone is another handle on the same one.
+///
+/// It has a clock of its own, which begins with it: change the pool through [`apply`](Self::apply), or with times
+/// from [`now`](Self::now).
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a gateway has to do, for an autoscaler, an exporter or a person.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Load {
+    /// Requests that are here, from their head to the last byte of their answer; the waiting ones included.
+    pub in_flight: u64,
+    /// Requests that wait for an endpoint.
+    pub waiting: usize,
+    /// Requests since the start.
+    pub requests_total: u64,
+    /// Answers of 500 and above since the start, the gateway's own included.
+    pub responses_5xx_total: u64,
+    /// Requests refused since the start: bad ones, and those that found the waiting room full.
+    pub rejected_total: u64,
+    /// Retries since the start.
+    pub retries_total: u64,
+    /// Arrivals a second over the last ten whole seconds.
+    pub rate_per_second: f64,
+    /// Median time to the head of the answer over the last ten seconds; `None` without an answer.
+    pub latency_p50: Option<f64>,
+    /// The same, 95th percentile, in seconds.
+    pub latency_p95: Option<f64>,
+    /// The same, 99th percentile, in seconds.
+    pub latency_p99: Option<f64>,
+    /// Every endpoint.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An event of the pool with the time of day.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LoggedEvent {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The event as a sentence.
+    pub text: String,
+    /// The event as data.
+    pub event: Event,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) config: Config,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) room: Arc<Room>,
+    pub(crate) window: Mutex<Window>,
+    pub(crate) budget: Mutex<RetryBudget>,
+    pub(crate) counters: Counters,
+    pub(crate) ready: AtomicBool,
+    pub(crate) closing: AtomicBool,
+    pub(crate) start: Instant,
+    pub(crate) keeper: tokio::sync::Mutex<()>,
+    started_at: SystemTime,
+    followed: Mutex<Option<u64>>,
+    log: Mutex<VecDeque<LoggedEvent>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) server_errors: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) retries: AtomicU64,
+}
+
+/// Events kept for [`Gateway::events`].
+const LOG: usize = 512;
+
+impl Gateway {
+    /// A gateway for `pool`; nothing runs until [`serve`](Self::serve). With [`Config::probe`] it switches the
+    /// pool's probes on.
+    ///
+    /// # Errors
+    /// A setting that can't work, by name.
+    pub fn new(pool: Arc<Pool>, config: Config) -> Result<Self, ConfigError> {
+        config.validate()?;
+        if let Some(probe) = &config.probe {
+            pool.enable_probes(probe.rules.clone())?;
+        }
+        // A pool that has lived before goes on from its own time.
+        let start = Instant::now();
+        let lived = pool.last_now();
+        let start = start.checked_sub(lived).unwrap_or(start);
+        let inner = Inner {
+            upstreams: Upstreams::new(config.idle_connections, config.idle_timeout),
+            room: Arc::new(Room::new(config.waiting_limit)),
+            window: Mutex::new(Window::new()),
+            budget: Mutex::new(RetryBudget::new(config.retry_share, config.retry_per_second)),
+            counters: Counters::default(),
+            ready: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            start,
+            keeper: tokio::sync::Mutex::new(()),
+            started_at: SystemTime::now().checked_sub(lived).unwrap_or(UNIX_EPOCH),
+            followed: Mutex::new(None),
+            log: Mutex::default(),
+            pool,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes in a change of the set, now.
+    pub fn apply(&self, update: Update) {
+        self.inner.pool.apply(update, self.inner.now());
+        self.inner.follow();
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
+    }
+
+    /// The gateway's time, as the pool is told it.
+    pub fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
+    /// Whether it serves and does not drain. A front that asks should get 503 when not.
+    pub fn ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// What there is to do.
+    pub fn load(&self) -> Load {
+        let inner = &self.inner;
+        let now = inner.now();
+        let since = inner.since_start();
+        let (rate, seen) = {
+            let mut window = lock(&inner.window);
+            (window.rate(since), window.percentiles(since))
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Load {
+            in_flight: count(&inner.counters.in_flight),
+            waiting: inner.room.inside(),
+            requests_total: count(&inner.counters.requests),
+            responses_5xx_total: count(&inner.counters.server_errors),
+            rejected_total: count(&inner.counters.rejected),
+            retries_total: count(&inner.counters.retries),
+            rate_per_second: rate,
+            latency_p50: seen.p50,
+            latency_p95: seen.p95,
+            latency_p99: seen.p99,
+            endpoints: inner.pool.snapshot().views(now),
+        }
+    }
+
+    /// The last events of the pool, oldest first, at most 512.
+    pub fn events(&self) -> Vec<LoggedEvent> {
+        self.inner.collect_events();
+        lock(&self.inner.log).iter().cloned().collect()
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Time for rates; the same clock.
+    pub(crate) fn since_start(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Brings connections and the waiting room in line with the pool, if it has changed.
+    pub(crate) fn follow(&self) {
+        if *lock(&self.followed) != Some(self.pool.generation()) {
+            let mut followed = lock(&self.followed);
+            let snapshot = self.pool.snapshot();
+            if *followed != Some(snapshot.generation()) {
+                self.upstreams.follow(&snapshot);
+                *followed = Some(snapshot.generation());
+            }
+        }
+        self.wake();
+    }
+
+    /// Wakes who may go: all when there is a ready endpoint, one for a trial.
+    pub(crate) fn wake(&self) {
+        if self.room.inside() == 0 {
+            return;
+        }
+        let snapshot = self.pool.snapshot();
+        if snapshot.ready() > 0 {
+            self.room.wake(usize::MAX);
+        } else if snapshot.wants_trial() {
+            self.room.wake(1);
+        }
+    }
+
+    /// What is to be done again and again while it serves.
+    pub(crate) fn beat(&self) {
+        self.pool.tick(self.now());
+        self.follow();
+        self.collect_events();
+    }
+
+    pub(crate) fn collect_events(&self) {
+        let mut log = lock(&self.log);
+        for event in self.pool.drain_events() {
+            if log.len() >= LOG {
+                log.pop_front();
+            }
+            let at = self.started_at.checked_add(event.at).unwrap_or(self.started_at);
+            let unix_ms = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            log.push_back(LoggedEvent { unix_ms, text: event.to_string(), event });
+        }
+    }
+
+    /// Whether the budget pays for one more retry.
+    pub(crate) fn may_retry(&self) -> bool {
+        let paid = lock(&self.budget).withdraw(self.since_start());
+        if paid {
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        paid
+    }
+}
+
+/// Counts a request as in flight while it lives.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    inner: Arc<Inner>,
+    seen: super::sniff::Seen,
+}
+
+impl Ticket {
+    pub(crate) fn new(inner: Arc<Inner>, seen: super::sniff::Seen) -> Self {
+        inner.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+        inner.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let now = inner.since_start();
+        lock(&inner.window).arrived(now);
+        lock(&inner.budget).deposit(now);
+        Self { inner, seen }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.inner.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // The next head is read after this.
+        self.seen.forget();
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

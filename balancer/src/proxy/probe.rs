@@ -1,0 +1,59 @@
+//! Active probes: GET on a connection of their own, so that what idles in the pool tells no lies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Uri};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::body::RequestBody;
+use super::config::Probe;
+use super::gateway::Inner;
+use super::upstream::Upstream;
+use crate::endpoint::EndpointId;
+use crate::pool::ProbeOutcome;
+
+/// Starts the probes that are due.
+pub(crate) fn start_due(inner: &Arc<Inner>, probes: &mut JoinSet<()>) {
+    while probes.try_join_next().is_some() {}
+    let Some(probe) = &inner.config.probe else { return };
+    for (id, addr) in inner.pool.probes_due(inner.now()) {
+        let inner = Arc::clone(inner);
+        let probe = probe.clone();
+        probes.spawn(async move {
+            let outcome = ask(addr, &probe).await;
+            tracing::trace!(target: "balancer", endpoint = %id, ?outcome, "probed");
+            report(&inner, &id, outcome);
+        });
+    }
+}
+
+fn report(inner: &Inner, id: &EndpointId, outcome: ProbeOutcome) {
+    inner.pool.probe_result(id, outcome, inner.now());
+    inner.follow();
+}
+
+async fn ask(addr: SocketAddr, probe: &Probe) -> ProbeOutcome {
+    let within = probe.rules.timeout;
+    match timeout(within, status(addr, &probe.path, within)).await {
+        Ok(Some(status)) => ProbeOutcome::from_status(status),
+        Ok(None) => ProbeOutcome::Failed,
+        Err(_) => ProbeOutcome::Timeout,
+    }
+}
+
+async fn status(addr: SocketAddr, path: &str, within: Duration) -> Option<u16> {
+    // Ending it is left to the timeout around, so that slow is told from refused.
+    let mut connection = Upstream::dial(addr, within * 2).await.ok()?;
+    let mut request = Request::new(RequestBody::empty());
+    *request.uri_mut() = path.parse::<Uri>().ok()?;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_str(&addr.to_string()).ok()?);
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("balancer-probe"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let response = connection.sender.send_request(request).await.ok()?;
+    Some(response.status().as_u16())
+}
