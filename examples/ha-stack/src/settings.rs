@@ -1,0 +1,152 @@
+//! Settings that several commands share: from flags first, then from the usual environment variables.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+/// Where the stack runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlatformName {
+    /// Child processes on loopback; needs nothing installed.
+    Local,
+    /// Services of a Docker Swarm, with Consul and Redis.
+    Swarm,
+}
+
+/// How Docker, Consul and Redis are reached.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Backends {
+    /// A manager's Docker API: unix:///run/docker.sock or tcp://HOST:2375
+    #[arg(long, env = "DOCKER_HOST", value_name = "URL", global = true)]
+    pub docker_host: Option<String>,
+    /// Every engine of the cluster, for images and for the loss of a manager: h1=tcp://ADDR:2375,h2=...
+    #[arg(long, env = "HA_STACK_ENGINES", value_name = "NAME=URL,...", global = true)]
+    pub engines: Option<String>,
+    /// A Consul agent
+    #[arg(long, env = "CONSUL_HTTP_ADDR", value_name = "URL", global = true)]
+    pub consul: Option<String>,
+    /// The token for Consul
+    #[arg(long, env = "CONSUL_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
+    pub consul_token: Option<Secret>,
+    /// The session store: redis://HOST:PORT or redis+sentinel://A,B,C/NAME
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true, global = true)]
+    pub redis: Option<Secret>,
+}
+
+/// A setting that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self(value.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+impl Backends {
+    /// The engines by name; with no list, the one of `--docker-host` under the name `engine`.
+    ///
+    /// # Errors
+    /// When an entry is not `NAME=URL`.
+    pub fn engines(&self) -> Result<BTreeMap<String, String>> {
+        let Some(list) = self.engines.as_deref().filter(|list| !list.trim().is_empty()) else {
+            let one = self.docker_host.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
+            return Ok(BTreeMap::from([("engine".into(), one)]));
+        };
+        let mut engines = BTreeMap::new();
+        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let Some((name, url)) =
+                entry.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty())
+            else {
+                bail!(
+                    "--engines (HA_STACK_ENGINES) has the entry {entry:?}; write NAME=URL, for example h1=tcp://198.18.0.11:2375"
+                );
+            };
+            if engines.insert(name.to_owned(), url.to_owned()).is_some() {
+                bail!("--engines (HA_STACK_ENGINES) names the engine {name} twice");
+            }
+        }
+        Ok(engines)
+    }
+
+    /// A client of the Swarm that knows every manager, the one of `--docker-host` first.
+    ///
+    /// # Errors
+    /// When no engine can be reached, with the setting, its value and what to do.
+    pub async fn swarm(&self) -> Result<swarm_client::Client> {
+        let mut endpoints: Vec<String> = self.docker_host.iter().cloned().collect();
+        endpoints.extend(self.engines()?.into_values().filter(|url| Some(url) != self.docker_host.as_ref()));
+        let mut builder = swarm_client::Client::builder();
+        for endpoint in &endpoints {
+            builder = builder.endpoint(endpoint.as_str());
+        }
+        builder.connect().await.with_context(|| {
+            format!(
+                "no Docker engine at {} (--docker-host, DOCKER_HOST): is one running there?",
+                endpoints.join(", ")
+            )
+        })
+    }
+
+    /// A client of Consul.
+    ///
+    /// # Errors
+    /// When the address is not one.
+    pub fn consul(&self) -> Result<consul_client::Client> {
+        let address = self.consul.as_deref().unwrap_or(DEFAULT_CONSUL);
+        self.consul_at(address)
+    }
+
+    /// A client of another Consul agent, with the same token.
+    ///
+    /// # Errors
+    /// When the address is not one.
+    pub fn consul_at(&self, address: &str) -> Result<consul_client::Client> {
+        let mut builder = consul_client::Client::builder().address(address);
+        if let Some(token) = &self.consul_token {
+            builder = builder.token(token.expose());
+        }
+        builder.build().with_context(|| format!("--consul (CONSUL_HTTP_ADDR) is {address:?}"))
+    }
+}
+
+const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
+const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_read_and_bad_entries_are_named() {
+        let with = |list: &str| Backends { engines: Some(list.into()), ..Backends::default() }.engines();
+        let two = with("h1=tcp://a:1, h2=tcp://b:2").unwrap();
+        assert_eq!(two.get("h2").map(String::as_str), Some("tcp://b:2"));
+        for bad in ["h1", "=tcp://a:1", "h1="] {
+            let error = with(bad).unwrap_err().to_string();
+            assert!(error.contains(&format!("{bad:?}")) && error.contains("NAME=URL"), "{error}");
+        }
+        assert!(with("h1=a,h1=b").unwrap_err().to_string().contains("twice"));
+        assert_eq!(with(" ").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let backends = Backends { redis: Some("redis://:hunter2@h:1".into()), ..Backends::default() };
+        assert!(!format!("{backends:?}").contains("hunter2"));
+    }
+}
