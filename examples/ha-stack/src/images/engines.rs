@@ -1,0 +1,70 @@
+//! Puts the images on every engine, over each engine's own API.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use swarm_client::bollard;
+use swarm_client::bollard::query_parameters::BuildImageOptionsBuilder;
+use tokio::task::JoinSet;
+
+use super::{Bundle, IMAGES};
+use crate::progress::Progress;
+
+/// Builds each image on each engine that has it not, all engines at once.
+///
+/// # Errors
+/// When an engine can't be reached or refuses a build; it is named.
+pub async fn load(bundle: &Bundle, engines: &BTreeMap<String, String>, progress: &Progress) -> Result<()> {
+    let names = engines.keys().cloned().collect::<Vec<_>>().join(", ");
+    let size = bundle.size() as f64 / 1e6;
+    let step = progress.step(format!("images of {size:.0} MB on {names}"));
+    let mut contexts = Vec::new();
+    for image in IMAGES {
+        contexts.push((bundle.reference(image.name), bytes::Bytes::from(bundle.context(image)?)));
+    }
+    let mut loads = JoinSet::new();
+    for (name, url) in engines {
+        let (name, url, contexts) = (name.clone(), url.clone(), contexts.clone());
+        loads.spawn(async move {
+            let built = load_one(&url, &contexts).await;
+            built.with_context(|| format!("the images can't be put on the engine {name} at {url}"))
+        });
+    }
+    let mut built = 0;
+    while let Some(load) = loads.join_next().await {
+        built += load.context("loading ended early")??;
+        step.detail(format!("{built} built"));
+    }
+    step.done(format!("{built} built, {} were there", engines.len() * IMAGES.len() - built));
+    Ok(())
+}
+
+/// Returns how many images were built.
+async fn load_one(url: &str, contexts: &[(String, bytes::Bytes)]) -> Result<usize> {
+    let engine = swarm_client::Client::builder().endpoint(url).connect().await?.bollard()?;
+    let mut built = 0;
+    for (reference, context) in contexts {
+        if engine.inspect_image(reference).await.is_ok() {
+            continue;
+        }
+        build(&engine, reference, context.clone())
+            .await
+            .with_context(|| format!("{reference} can't be built"))?;
+        built += 1;
+    }
+    Ok(built)
+}
+
+async fn build(engine: &bollard::Docker, reference: &str, context: bytes::Bytes) -> Result<()> {
+    let options = BuildImageOptionsBuilder::new().t(reference).rm(true).build();
+    let mut progress = engine.build_image(options, None, Some(bollard::body_full(context)));
+    while let Some(said) = progress.next().await {
+        if let Some(message) = said?.error_detail.and_then(|detail| detail.message) {
+            bail!("{message}");
+        }
+    }
+    // The stream ends in the same way when a build is cut off: the image itself is the proof.
+    engine.inspect_image(reference).await.context("the build ended without an image")?;
+    Ok(())
+}
