@@ -1,0 +1,156 @@
+//! The gateway: follows Consul's health, sends users' requests to the replicas, and says how busy it is.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use balancer::Pool;
+use balancer::proxy::{self, Gateway};
+use clap::Args;
+use consul_client::{Check, ServiceRegistration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::discovery::Feed;
+use super::{admin, labels};
+use crate::settings::Backends;
+
+/// Flags of `gateway`.
+#[derive(Args, Clone, Debug)]
+pub struct GatewayArgs {
+    /// The service in Consul whose replicas get the requests
+    #[arg(long, default_value = "web")]
+    service: String,
+    /// Where users reach the gateway
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where the gateway answers /healthz and /load; not for users
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
+    admin: SocketAddr,
+    /// The path by which replicas are probed
+    #[arg(long, default_value = "/healthz", value_name = "PATH")]
+    probe: String,
+    /// How long a request may wait while no replica is there
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    wait: u64,
+    /// Register this gateway in Consul, so that a scaler finds it
+    #[arg(long)]
+    register: bool,
+}
+
+/// Serves until told to stop, then drains.
+///
+/// # Errors
+/// When an address can't be bound or a setting is wrong. Consul may come later.
+pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
+    let listener = bind("--listen", args.listen).await?;
+    let admin = bind("--admin", args.admin).await?;
+    let consul = backends.consul()?;
+    let gateway = build(&args.probe, Duration::from_secs(args.wait), rand::random())?;
+    let stop = CancellationToken::new();
+
+    let feed = follow(consul.clone(), args.service.clone(), gateway.clone());
+    let feed = tokio::spawn(feed);
+    let side = tokio::spawn(admin::serve(admin, gateway.clone()));
+    let registration = args.register.then(|| {
+        tokio::spawn(keep_registered(consul.clone(), args.listen.port(), args.admin.port(), stop.clone()))
+    });
+
+    let signal = crate::cli::shutdown_signal()?;
+    let told = stop.clone();
+    let shutdown = async move {
+        signal.await;
+        told.cancel();
+    };
+    let served = gateway.serve(listener, shutdown).await.context("the gateway can't go on listening");
+    feed.abort();
+    side.abort();
+    if let Some(registration) = registration {
+        // Deregisters; bounded by the client's own deadline.
+        let _ = registration.await;
+    }
+    let report = served?;
+    tracing::info!(?report, "drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A gateway that probes its replicas at `probe` and lets requests wait while there is none.
+///
+/// # Errors
+/// When a setting is refused.
+pub fn build(probe: &str, wait: Duration, seed: u64) -> Result<Gateway> {
+    let pool = Pool::new(balancer::Config::default().probes(balancer::Probes::default()), seed)?;
+    let config = proxy::Config::default().probe(probe).waiting_timeout(wait);
+    Gateway::new(Arc::new(pool), config).context("the gateway's settings were refused")
+}
+
+/// Binds an address, or says which flag named it.
+///
+/// # Errors
+/// When the address can't be bound.
+pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "{flag} is {address}: it can't be bound; stop what listens there, or choose another with {flag}"
+        )
+    })
+}
+
+/// Feeds the pool from Consul's health; never ends by itself.
+async fn follow(consul: consul_client::Client, service: String, gateway: Gateway) {
+    let mut watch = consul.health().service(&service).passing().watch();
+    let mut feed = Feed::default();
+    while let Some(snapshot) = watch.next().await {
+        let updates = feed.updates(&snapshot.items);
+        tracing::info!(%service, instances = snapshot.items.len(), updates = updates.len(), "consul's health");
+        for update in updates {
+            gateway.apply(update);
+        }
+    }
+}
+
+/// Registers with the agent of this host, and again should the agent forget; deregisters at the end.
+async fn keep_registered(consul: consul_client::Client, port: u16, admin: u16, stop: CancellationToken) {
+    let mut id = None;
+    while !stop.is_cancelled() {
+        match register(&consul, port, admin).await {
+            Ok(registered) => id = Some(registered),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the gateway is not registered in Consul yet")
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(if id.is_some() { REGISTER_AGAIN } else { REGISTER_RETRY }) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    if let Some(id) = id
+        && let Err(error) = consul.agent().deregister(&id).await
+    {
+        tracing::warn!(%error, "the gateway could not be deregistered; Consul's check will find it gone");
+    }
+}
+
+async fn register(consul: &consul_client::Client, port: u16, admin: u16) -> Result<String> {
+    let node = consul.agent().self_info().await?.node_name;
+    let id = format!("{}-{node}", labels::GATEWAYS);
+    if consul.agent().services().await?.contains_key(&id) {
+        return Ok(id);
+    }
+    let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admin);
+    let check = Check::http(format!("http://{here}/healthz"))
+        .interval(Duration::from_secs(1))
+        .timeout(Duration::from_secs(1))
+        .deregister_critical_after(Duration::from_secs(60));
+    let service = ServiceRegistration::new(labels::GATEWAYS, &id)
+        .port(port)
+        .meta(labels::META_ADMIN_PORT, admin.to_string())
+        .check(check);
+    consul.agent().register(&service).await?;
+    Ok(id)
+}
+
+const REGISTER_RETRY: Duration = Duration::from_secs(1);
+const REGISTER_AGAIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,114 @@
+//! The scaler's decisions and state, kept in Consul so that they survive a restart and a change of leader.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use autoscaler::State;
+use autoscaler::controller::{Event, Journal, JournalEntry, JournalError, Outcome};
+
+use crate::platform::Decided;
+
+/// A journal in Consul's key-value store: the newest decisions, and the state of the engine.
+pub struct ConsulJournal {
+    consul: consul_client::Client,
+    service: String,
+}
+
+impl ConsulJournal {
+    /// The journal of a service.
+    pub fn new(consul: consul_client::Client, service: &str) -> Self {
+        Self { consul, service: service.into() }
+    }
+
+    /// The newest decisions, oldest first.
+    ///
+    /// # Errors
+    /// When Consul can't be read.
+    pub async fn decisions(&self) -> Result<Vec<Decided>, JournalError> {
+        Ok(self.read().await?.0)
+    }
+
+    /// Forgets decisions and state.
+    ///
+    /// # Errors
+    /// When Consul refuses.
+    pub async fn clear(&self) -> Result<(), JournalError> {
+        for key in [self.key("decisions"), self.key("state")] {
+            self.consul.kv().delete(&key).await.map_err(|e| self.unavailable("deleting the journal", e))?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<(Vec<Decided>, u64), JournalError> {
+        let key = self.key("decisions");
+        let found =
+            self.consul.kv().get(&key).await.map_err(|e| self.unavailable("reading the journal", e))?;
+        let Some(pair) = found.value else { return Ok((Vec::new(), 0)) };
+        let decisions = serde_json::from_slice(&pair.value).map_err(|e| self.corrupt(e))?;
+        Ok((decisions, pair.modify_index))
+    }
+
+    fn key(&self, what: &str) -> String {
+        format!("ha-stack/scaler/{}/{what}", self.service)
+    }
+
+    fn unavailable(&self, tried: &str, source: consul_client::Error) -> JournalError {
+        JournalError::unavailable(&self.service, tried, source)
+    }
+
+    fn corrupt(&self, source: serde_json::Error) -> JournalError {
+        JournalError::Corrupt { service: self.service.clone(), source: source.into() }
+    }
+}
+
+#[async_trait]
+impl Journal for ConsulJournal {
+    async fn record(&self, entry: JournalEntry) -> Result<(), JournalError> {
+        tracing::info!("{entry}");
+        let Some(decided) = decided(&entry) else { return Ok(()) };
+        for _ in 0..RECORD_TRIES {
+            let (mut decisions, index) = self.read().await?;
+            decisions.push(decided.clone());
+            let surplus = decisions.len().saturating_sub(DECISIONS_KEPT);
+            decisions.drain(..surplus);
+            let bytes = serde_json::to_vec(&decisions).map_err(|e| self.corrupt(e))?;
+            let written = self.consul.kv().cas(&self.key("decisions"), bytes, index).await;
+            if written.map_err(|e| self.unavailable("writing the journal", e))? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(10..100))).await;
+        }
+        tracing::warn!(service = %self.service, "the journal is written by others all the time; this entry is left out");
+        Ok(())
+    }
+
+    async fn load_state(&self, _service: &str) -> Result<Option<State>, JournalError> {
+        let found = self.consul.kv().get(&self.key("state")).await;
+        let found = found.map_err(|e| self.unavailable("reading the state", e))?;
+        found.value.map(|pair| serde_json::from_slice(&pair.value).map_err(|e| self.corrupt(e))).transpose()
+    }
+
+    async fn save_state(&self, _service: &str, state: &State) -> Result<(), JournalError> {
+        let bytes = serde_json::to_vec(state).map_err(|e| self.corrupt(e))?;
+        self.consul
+            .kv()
+            .put(&self.key("state"), bytes)
+            .await
+            .map_err(|e| self.unavailable("writing the state", e))
+    }
+}
+
+/// The decision of an entry that changed something or held for a reason; `None` for entries about the lease.
+pub fn decided(entry: &JournalEntry) -> Option<Decided> {
+    let Event::Decided { decision, outcome } = &entry.event else { return None };
+    let to = if matches!(outcome, Outcome::Written { .. }) { decision.replicas() } else { decision.current };
+    let sentence = match outcome {
+        Outcome::Failed { why } => format!("{decision} (not written: {why})"),
+        _ => decision.to_string(),
+    };
+    Some(Decided { at: entry.at.as_secs_f64(), from: decision.current, to, sentence })
+}
+
+/// A story's worth; a KV value may have 512 KiB.
+const DECISIONS_KEPT: usize = 200;
+const RECORD_TRIES: usize = 5;

@@ -1,0 +1,13 @@
+//! What runs in a container: the gateway, the registrar, the scaler.
+//!
+//! Each role serves until SIGTERM or SIGINT, then ends in order. A role that loses Swarm or Consul goes on with what it
+//! last knew and says so in its log.
+
+pub mod admin;
+pub mod discovery;
+pub mod gateway;
+pub mod journal;
+pub mod labels;
+pub mod registrar;
+pub mod scaler;
+pub mod swarm_target;

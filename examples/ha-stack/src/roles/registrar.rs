@@ -1,0 +1,236 @@
+//! The registrar: one on each host, it tells the Consul agent of its host which Swarm tasks of that host serve.
+//!
+//! A task is registered when it first answers its readiness check, so that nobody is sent to one that starts up, and
+//! removed as soon as Swarm wants it gone, while it still serves. When Swarm or Consul can't be reached, what is
+//! registered stays: Consul's own checks and the gateways' probes go on without us.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use consul_client::{AgentService, Check, CheckStatus, ServiceRegistration};
+use swarm_client::{NodeId, Service, Task};
+
+use super::labels;
+use crate::load;
+use crate::settings::Backends;
+
+/// Flags of `registrar`.
+#[derive(Args, Clone, Debug)]
+pub struct RegistrarArgs {
+    /// How often the tasks of this host are compared with what is registered
+    #[arg(long, default_value_t = 500, value_name = "MILLISECONDS")]
+    interval: u64,
+}
+
+/// Registers until told to stop. What is registered stays: the replicas go on serving without us.
+///
+/// # Errors
+/// When the settings are wrong, or the engine can't be reached or is not a Swarm manager.
+pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
+    let swarm = backends.swarm().await?;
+    let info = swarm.info().await?;
+    anyhow::ensure!(
+        info.swarm.control_available,
+        "the engine {} (--docker-host, DOCKER_HOST) is not a Swarm manager: only a manager lists tasks; name one",
+        info.name
+    );
+    let address = info.swarm.node_addr.parse().context("the engine does not say its address in the Swarm")?;
+    let consul = backends.consul()?;
+    let http = load::client(PROBE_TIMEOUT)?;
+    let registrar = Registrar { swarm, consul, http, node: info.swarm.node_id, host: info.name, address };
+    let mut shutdown = std::pin::pin!(crate::cli::shutdown_signal()?);
+    loop {
+        if let Err(error) = registrar.round().await {
+            tracing::warn!(error = format!("{error:#}"), "nothing is changed this time");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(args.interval)) => {}
+            () = &mut shutdown => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+struct Registrar {
+    swarm: swarm_client::Client,
+    consul: consul_client::Client,
+    http: reqwest::Client,
+    node: NodeId,
+    host: String,
+    address: IpAddr,
+}
+
+impl Registrar {
+    async fn round(&self) -> Result<()> {
+        let services = self.swarm.services().list_labelled(labels::CHECK).await?;
+        let tasks = self.swarm.tasks().list_for_node(&self.node).await?;
+        let wanted = wanted(&services, &tasks, self.address);
+        let registered = self.consul.agent().services().await?;
+        let plan = plan(&wanted, &registered, self.node.as_str());
+        for id in plan.remove {
+            tracing::info!(%id, "deregistered");
+            self.consul.agent().deregister(&id).await?;
+        }
+        for serving in plan.add {
+            if self.is_ready(serving).await {
+                self.consul.agent().register(&self.registration(serving)).await?;
+                tracing::info!(id = %serving.id, address = %serving.address, "registered");
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_ready(&self, serving: &Serving) -> bool {
+        let answer = self.http.get(serving.check_url()).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    fn registration(&self, serving: &Serving) -> ServiceRegistration {
+        let check = Check::http(serving.check_url())
+            .interval(CHECK_INTERVAL)
+            .timeout(PROBE_TIMEOUT)
+            .deregister_critical_after(FORGET_AFTER)
+            // It has just passed the same check of ours.
+            .initial_status(CheckStatus::Passing);
+        ServiceRegistration::new(&serving.service, &serving.id)
+            .address(serving.address.ip().to_string())
+            .port(serving.address.port())
+            .meta(labels::META_OWNER, self.node.as_str())
+            .meta(labels::META_HOST, &self.host)
+            .check(check)
+    }
+}
+
+/// A task that should be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Serving {
+    id: String,
+    service: String,
+    address: SocketAddr,
+    check: String,
+}
+
+impl Serving {
+    fn check_url(&self) -> String {
+        format!("http://{}{}", self.address, self.check)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Plan<'a> {
+    add: Vec<&'a Serving>,
+    remove: Vec<String>,
+}
+
+/// The tasks of this node that run, are wanted, and belong to a service that asks to be registered.
+fn wanted(services: &[Service], tasks: &[Task], address: IpAddr) -> BTreeMap<String, Serving> {
+    let mut wanted = BTreeMap::new();
+    for task in tasks.iter().filter(|task| task.is_running()) {
+        let Some(service) = services.iter().find(|service| *service.id() == task.service_id) else {
+            continue;
+        };
+        let Some(check) = service.label(labels::CHECK) else { continue };
+        let Some(port) = task.host_ports().find_map(|port| port.published_port) else { continue };
+        let id = instance(service.name(), task);
+        let serving = Serving {
+            id: id.clone(),
+            service: service.name().to_owned(),
+            address: SocketAddr::new(address, port),
+            check: check.to_owned(),
+        };
+        wanted.insert(id, serving);
+    }
+    wanted
+}
+
+/// A task's name as Swarm's own templates write it: `web.1.q7ld...`.
+pub fn instance(service: &str, task: &Task) -> String {
+    let place = match (task.slot, &task.node_id) {
+        (Some(slot), _) => slot.to_string(),
+        (None, Some(node)) => node.to_string(),
+        (None, None) => String::new(),
+    };
+    format!("{service}.{place}.{}", task.id)
+}
+
+/// What to change, touching only registrations of this node's registrar.
+fn plan<'a>(
+    wanted: &'a BTreeMap<String, Serving>,
+    registered: &BTreeMap<String, AgentService>,
+    node: &str,
+) -> Plan<'a> {
+    let ours =
+        |service: &&AgentService| service.meta.get(labels::META_OWNER).is_some_and(|owner| owner == node);
+    let add = wanted.values().filter(|serving| {
+        registered.get(&serving.id).is_none_or(|service| {
+            service.port != serving.address.port() || service.address != serving.address.ip().to_string()
+        })
+    });
+    let gone = registered.values().filter(ours).filter(|service| !wanted.contains_key(&service.id));
+    Plan { add: add.collect(), remove: gone.map(|service| service.id.clone()).collect() }
+}
+
+/// As often as Consul checks a replica; the drain period of a replica must be longer.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The shortest time that Consul accepts: then a registration without a registrar is gone too.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service() -> Service {
+        let spec = json!({"Name": "web", "Labels": {"ha-stack.check": "/healthz"}});
+        serde_json::from_value(json!({"ID": "s1", "Version": {"Index": 1}, "Spec": spec})).unwrap()
+    }
+
+    fn task(id: &str, state: &str, desired: &str) -> Task {
+        let ports = json!({"Ports": [{"Protocol": "tcp", "TargetPort": 8080, "PublishedPort": 32768, "PublishMode": "host"}]});
+        serde_json::from_value(json!({
+            "ID": id, "ServiceID": "s1", "Slot": 1, "NodeID": "n1", "DesiredState": desired,
+            "Status": {"State": state, "PortStatus": ports}, "Spec": {},
+        }))
+        .unwrap()
+    }
+
+    fn agent_service(id: &str, owner: &str, port: u16) -> (String, AgentService) {
+        let value = json!({"ID": id, "Service": "web", "Address": "198.18.0.12", "Port": port, "Meta": {"ha-stack-node": owner}});
+        (id.to_owned(), serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_task_on_its_way_out_is_not_wanted() {
+        let address = "198.18.0.12".parse().unwrap();
+        let of = |task: Task| wanted(&[service()], &[task], address);
+        assert_eq!(of(task("t1", "running", "running")).keys().collect::<Vec<_>>(), ["web.1.t1"]);
+        assert!(of(task("t1", "running", "shutdown")).is_empty());
+        assert!(of(task("t1", "starting", "running")).is_empty());
+    }
+
+    #[test]
+    fn only_our_own_registrations_are_removed() {
+        let address = "198.18.0.12".parse().unwrap();
+        let wanted = wanted(&[service()], &[task("t1", "running", "running")], address);
+        let registered =
+            BTreeMap::from([agent_service("web.1.t0", "n1", 32700), agent_service("web.2.t9", "n2", 32701)]);
+        let plan = plan(&wanted, &registered, "n1");
+        assert_eq!(plan.add.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["web.1.t1"]);
+        assert_eq!(plan.remove, ["web.1.t0"]);
+    }
+
+    #[test]
+    fn a_moved_port_is_registered_again_and_an_equal_one_is_left_alone() {
+        let address = "198.18.0.12".parse().unwrap();
+        let wanted = wanted(&[service()], &[task("t1", "running", "running")], address);
+        let moved = BTreeMap::from([agent_service("web.1.t1", "n1", 1)]);
+        assert_eq!(plan(&wanted, &moved, "n1").add.len(), 1);
+        let same = BTreeMap::from([agent_service("web.1.t1", "n1", 32768)]);
+        assert_eq!(plan(&wanted, &same, "n1"), Plan { add: Vec::new(), remove: Vec::new() });
+    }
+}
