@@ -1,0 +1,219 @@
+//! Where the stack runs: the small set of verbs that `up`, `demo`, `scale` and `status` need, and who provides them.
+//!
+//! [`local`] starts replicas as child processes of this machine; [`swarm`] runs everything as services of a Docker
+//! Swarm.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+
+pub mod local;
+pub mod swarm;
+
+/// A place where the stack runs.
+#[async_trait]
+pub trait Platform: Send + Sync {
+    /// `local` or `swarm`.
+    fn name(&self) -> &'static str;
+
+    /// Starts web replicas, gateway, registrar and scaler, and returns when the site answers.
+    async fn start(&self, progress: &Progress) -> Result<()>;
+
+    /// Ends everything that [`Platform::start`] started.
+    async fn stop(&self) -> Result<()>;
+
+    /// The site as users reach it, for example `http://127.0.0.1:8080`.
+    fn site(&self) -> String;
+
+    /// The replicas as the site's gateway sees them at this moment: quick enough to time changes with.
+    async fn replicas(&self) -> Result<Vec<Replica>>;
+
+    /// The whole stack at this moment.
+    async fn status(&self) -> Result<Status>;
+
+    /// Sets the number of replicas by hand. The scaler keeps off for `hold`.
+    async fn scale(&self, replicas: u32, hold: Duration) -> Result<()>;
+
+    /// Hands the number of replicas back to the scaler.
+    async fn release(&self) -> Result<()>;
+
+    /// What the scaler decided, oldest first: changes, and holds whose reason was new.
+    async fn decisions(&self) -> Result<Vec<Decided>>;
+
+    /// The means to power a host off and on; `None` where only a person can.
+    fn faults(&self) -> Option<&dyn Faults>;
+}
+
+/// Power off, power on.
+#[async_trait]
+pub trait Faults: Send + Sync {
+    /// Hosts that lead something (Swarm, Consul, Redis), whose loss is another story.
+    async fn leading_hosts(&self) -> Result<Vec<String>>;
+
+    /// Keeps replicas of the site on hosts that lead nothing, or lets them go anywhere again.
+    async fn keep_off(&self, hosts: &[String]) -> Result<()>;
+
+    /// Takes the power from a host. Returns when it is gone.
+    async fn power_off(&self, host: &str) -> Result<()>;
+
+    /// Gives the power back. Returns when the host is a full member again.
+    async fn power_on(&self, host: &str) -> Result<()>;
+
+    /// What a reader must know about this kind of power-off; `None` when it is the real thing.
+    fn caveat(&self) -> Option<&'static str>;
+}
+
+/// The stack at one moment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// `local` or `swarm`.
+    pub platform: String,
+    /// The service that users see.
+    pub service: String,
+    /// Replicas wanted.
+    pub wanted: u32,
+    /// Why the scaler keeps off, where it does.
+    pub hold: Option<String>,
+    /// The machines.
+    pub hosts: Vec<Host>,
+    /// Replicas as the gateway that serves this site sees them.
+    pub replicas: Vec<Replica>,
+    /// The gateways, one on each host where the platform has hosts of its own.
+    pub gateways: Vec<GatewayStatus>,
+    /// The scaler's newest decision.
+    pub decision: Option<String>,
+}
+
+/// Those that take traffic.
+pub fn usable(replicas: &[Replica]) -> impl Iterator<Item = &Replica> {
+    replicas.iter().filter(|r| r.usable)
+}
+
+/// A machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Whether it is there.
+    pub up: bool,
+    /// What it leads: `swarm`, `consul`, `redis`.
+    pub leads: Vec<String>,
+}
+
+/// One replica of the site as a gateway sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replica {
+    /// The task: `web.1.a7f3`.
+    pub instance: String,
+    /// The machine that it runs on.
+    pub host: String,
+    /// Where it listens.
+    pub address: String,
+    /// Whether requests go to it.
+    pub usable: bool,
+    /// Its state in one word, and the reason where there is one.
+    pub state: String,
+    /// Requests under way on it.
+    pub in_flight: u64,
+}
+
+/// A gateway, and what it has to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// The host, or `here`.
+    pub name: String,
+    /// Where users reach it.
+    pub address: String,
+    /// Requests under way, waiting ones included.
+    pub in_flight: u64,
+    /// Requests a second over the last seconds.
+    pub rate: f64,
+    /// The 95th percentile of the latency, in milliseconds.
+    pub p95_ms: f64,
+    /// Why nothing is known of it, where nothing is.
+    pub error: Option<String>,
+}
+
+/// A decision of the scaler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Seconds since 1970 when it was made.
+    pub at: f64,
+    /// Replicas before.
+    pub from: u32,
+    /// Replicas after; the same in a hold.
+    pub to: u32,
+    /// The decision as one sentence.
+    pub sentence: String,
+}
+
+/// The stack's shape, the same on every platform.
+#[derive(Clone, Debug)]
+pub struct StackSpec {
+    /// The name of the service that users see.
+    pub service: String,
+    /// Fewest replicas that the scaler leaves.
+    pub min: u32,
+    /// Most replicas that the scaler starts.
+    pub max: u32,
+    /// Requests in flight that one replica should have, on average.
+    pub target_in_flight: f64,
+    /// How long the load must have been low before replicas are removed.
+    pub calm: Duration,
+    /// Most replicas that are removed within a minute, in percent of those there.
+    pub down_percent_a_minute: u32,
+    /// How long a replica serves on after it was told to stop.
+    pub drain: Duration,
+    /// How long a request may wait for a replica to come.
+    pub wait: Duration,
+    /// Idle lifetime of a session.
+    pub session_lifetime: Duration,
+}
+
+impl StackSpec {
+    /// The scaling policy of this shape: in-flight requests as the signal, fast up, calm down.
+    pub fn policy(&self) -> autoscaler::Policy {
+        let down =
+            autoscaler::RateLimit::Percent { p: self.down_percent_a_minute, period: Duration::from_secs(60) };
+        autoscaler::Policy::balanced(IN_FLIGHT, self.target_in_flight)
+            .bounds(self.min, self.max)
+            .down(autoscaler::Direction::new().stabilization(self.calm).limit(down))
+    }
+}
+
+/// The signal that the gateways give: requests under way, waiting ones included.
+pub const IN_FLIGHT: &str = "in_flight";
+
+impl Default for StackSpec {
+    fn default() -> Self {
+        Self {
+            service: "web".into(),
+            min: 2,
+            max: 6,
+            // A replica of the demo site answers /work in 100 ms: 10 in flight are 100 requests a second.
+            target_in_flight: 10.0,
+            calm: Duration::from_secs(60),
+            // Half of them: a load that comes back within the minute finds enough.
+            down_percent_a_minute: 50,
+            // Longer than the slowest feed needs to notice that a replica is leaving (1 s between health checks).
+            drain: Duration::from_secs(5),
+            // Longer than Swarm needs to replace the only replica of a dead host (about 5 s).
+            wait: Duration::from_secs(20),
+            session_lifetime: Duration::from_secs(3000),
+        }
+    }
+}
+
+/// A hold for people: why, and for how long still.
+pub(crate) fn hold_line(hold: &autoscaler::Hold, now: Duration) -> String {
+    match hold.until {
+        Some(until) => format!("{}, for {} s more", hold.reason, until.saturating_sub(now).as_secs()),
+        None => hold.reason.clone(),
+    }
+}

@@ -1,0 +1,291 @@
+//! The stack as services of a Docker Swarm: sessions in Redis, discovery through Consul, every component an image.
+//!
+//! Each host runs a gateway and a registrar (global services in the host's own network) beside a Consul agent that
+//! listens on 127.0.0.1:8500; two scalers run somewhere, of which one leads.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use async_trait::async_trait;
+use autoscaler::controller::now;
+use swarm_client::Node;
+
+use super::{Decided, Faults, GatewayStatus, Host, Platform, Replica, StackSpec, Status};
+use crate::images::{Bundle, engines};
+use crate::load;
+use crate::progress::Progress;
+use crate::roles::admin::LoadSeen;
+use crate::roles::journal::ConsulJournal;
+use crate::roles::{labels, swarm_target};
+use crate::settings::Backends;
+
+#[cfg(target_os = "linux")]
+mod lab_faults;
+mod services;
+
+/// The stack on a Swarm.
+pub struct SwarmPlatform {
+    spec: StackSpec,
+    backends: Backends,
+    swarm: swarm_client::Client,
+    consul: consul_client::Client,
+    http: reqwest::Client,
+    engines: BTreeMap<String, String>,
+    /// The host whose gateway the story goes through: the Swarm's leader, which is never the one that loses power.
+    front: IpAddr,
+    #[cfg(target_os = "linux")]
+    lab: Option<lab_faults::LabFaults>,
+}
+
+impl SwarmPlatform {
+    /// Reaches Swarm and Consul; starts nothing.
+    ///
+    /// # Errors
+    /// When one of them can't be reached, or the engine is not a manager; with the setting and what to do.
+    pub async fn connect(spec: StackSpec, backends: Backends) -> Result<Self> {
+        let swarm = backends.swarm().await?;
+        let info = swarm.info().await?;
+        let endpoint = swarm.endpoint().to_string();
+        ensure!(
+            info.swarm.control_available,
+            "the engine at {endpoint} (--docker-host, DOCKER_HOST) is not a Swarm manager: run `docker swarm init` \
+             there, or name a manager"
+        );
+        let consul = backends.consul()?;
+        let leader = consul.status().leader().await;
+        let address = backends.consul.as_deref().unwrap_or("http://127.0.0.1:8500");
+        let leader = leader.with_context(|| {
+            format!(
+                "Consul at {address} (--consul, CONSUL_HTTP_ADDR) does not answer: is an agent running there?"
+            )
+        })?;
+        ensure!(leader.is_some(), "Consul at {address} (--consul, CONSUL_HTTP_ADDR) has no leader");
+        let nodes = swarm.nodes().list().await?;
+        let front = nodes.iter().find(|node| node.is_leader()).and_then(Node::addr);
+        let front = front
+            .with_context(|| format!("the Swarm at {endpoint} does not say the address of its leader"))?;
+        Ok(Self {
+            engines: backends.engines()?,
+            http: load::client(Duration::from_secs(3))?,
+            #[cfg(target_os = "linux")]
+            lab: lab_faults::LabFaults::of(front)?,
+            spec,
+            backends,
+            swarm,
+            consul,
+            front,
+        })
+    }
+
+    fn admin(host: IpAddr) -> String {
+        format!("{host}:{}", services::ADMIN_PORT)
+    }
+
+    async fn seen(&self) -> Result<LoadSeen> {
+        LoadSeen::fetch(&self.http, &Self::admin(self.front)).await
+    }
+
+    async fn existing(&self) -> Result<Vec<String>> {
+        let services = self.swarm.services().list_labelled(labels::STACK).await?;
+        Ok(services.iter().map(|service| service.name().to_owned()).collect())
+    }
+
+    async fn wait_for_site(&self) -> Result<()> {
+        let mut last = String::new();
+        for _ in 0..SITE_TRIES {
+            match self.http.get(format!("{}/healthz", self.site())).send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) => last = answer.status().to_string(),
+                Err(error) => last = load::failure_kind(&error),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        bail!("the services run, but {} does not answer: {last}", self.site())
+    }
+
+    /// Removes a service and waits until no task of it is left.
+    async fn remove(&self, service: &str) -> Result<()> {
+        match self.swarm.services().get_opt(service).await? {
+            None => return Ok(()),
+            Some(found) => {
+                self.swarm.services().remove(service).await?;
+                for _ in 0..REMOVE_TRIES {
+                    let tasks = self.swarm.tasks().list().await?;
+                    if !tasks.iter().any(|task| task.service_id == *found.id()) {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            }
+        }
+        bail!("tasks of {service} are still there, although the service was removed")
+    }
+
+    async fn gateways(&self, nodes: &[Node]) -> Vec<GatewayStatus> {
+        let asked = nodes.iter().filter(|node| node.is_ready()).filter_map(|node| Some((node, node.addr()?)));
+        let asked = asked.map(|(node, ip)| async move {
+            let address = format!("http://{ip}:{}", services::GATEWAY_PORT);
+            match LoadSeen::fetch(&self.http, &Self::admin(ip)).await {
+                Ok(seen) => seen.status(node.hostname(), &address),
+                Err(error) => GatewayStatus {
+                    name: node.hostname().into(),
+                    address,
+                    in_flight: 0,
+                    rate: 0.0,
+                    p95_ms: 0.0,
+                    error: Some(format!("{error:#}")),
+                },
+            }
+        });
+        futures_util::future::join_all(asked).await
+    }
+}
+
+#[async_trait]
+impl Platform for SwarmPlatform {
+    fn name(&self) -> &'static str {
+        "swarm"
+    }
+
+    async fn start(&self, progress: &Progress) -> Result<()> {
+        let there = self.existing().await?;
+        ensure!(
+            there.is_empty(),
+            "a stack is in this Swarm already ({}): end the `ha-stack up` that runs it, or remove the services",
+            there.join(", ")
+        );
+        let redis = self.backends.redis.as_ref();
+        let redis = redis.context("the platform swarm keeps sessions in Redis: set --redis (REDIS_URL)")?;
+        let store =
+            session_store::connect(redis.expose()).await.context("--redis (REDIS_URL) can't be used")?;
+        let health = tokio::time::timeout(HEALTH_DEADLINE, store.health()).await;
+        health
+            .map_err(anyhow::Error::from)
+            .and_then(|answer| Ok(answer?))
+            .context("Redis (--redis, REDIS_URL) does not answer: is it running?")?;
+
+        let bundle = Bundle::of_this_program()?;
+        engines::load(&bundle, &self.engines, progress).await?;
+        ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
+
+        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token.as_ref());
+        for spec in &roles {
+            self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
+        }
+        for spec in &roles {
+            let step = progress.step(format!("service {}", spec.name));
+            let rollout = self.swarm.services().rollout(&spec.name).stable_for(STABLE_FOR);
+            let outcome = rollout.wait(ROLLOUT_DEADLINE).await?;
+            ensure!(outcome.is_success(), "service {}: {outcome}", spec.name);
+            step.done(outcome);
+        }
+        let step = progress.step(format!("the site at {}", self.site()));
+        self.wait_for_site().await?;
+        step.done("it answers");
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        // The site first, while the registrars still take its replicas out of Consul; the gateways and scalers take
+        // care of themselves.
+        let mut failed = None;
+        for service in services::in_order_of_removal(&self.spec.service) {
+            let ours = self.existing().await?;
+            if !ours.contains(&service) {
+                continue;
+            }
+            if let Err(error) = self.remove(&service).await {
+                failed = Some(error);
+            }
+            if service == self.spec.service {
+                tokio::time::sleep(REGISTRAR_ROUND).await;
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn site(&self) -> String {
+        format!("http://{}:{}", self.front, services::GATEWAY_PORT)
+    }
+
+    async fn replicas(&self) -> Result<Vec<Replica>> {
+        Ok(self.seen().await?.replicas())
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let nodes = self.swarm.nodes().list().await?;
+        let service = self.swarm.services().get(&self.spec.service).await.with_context(|| {
+            format!(
+                "no service {} in this Swarm: start the stack with `ha-stack up --platform swarm`",
+                self.spec.service
+            )
+        })?;
+        let consul_leader = self.consul.status().leader().await?;
+        let hosts = nodes.iter().map(|node| {
+            let address = node.addr().map(|ip| ip.to_string()).unwrap_or_default();
+            let leads_consul =
+                consul_leader.as_ref().is_some_and(|leader| leader.starts_with(&format!("{address}:")));
+            let leads = [(node.is_leader(), "swarm"), (leads_consul, "consul")];
+            Host {
+                name: node.hostname().into(),
+                address,
+                up: node.is_ready(),
+                leads: leads.into_iter().filter(|(leads, _)| *leads).map(|(_, what)| what.into()).collect(),
+            }
+        });
+        let hold = swarm_target::hold(&service).filter(|hold| hold.is_active(now()));
+        Ok(Status {
+            platform: self.name().into(),
+            service: self.spec.service.clone(),
+            wanted: service.replicas().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            hold: hold.map(|hold| super::hold_line(&hold, now())),
+            hosts: hosts.collect(),
+            replicas: self.replicas().await?,
+            gateways: self.gateways(&nodes).await,
+            decision: self.decisions().await?.pop().map(|decided| decided.sentence),
+        })
+    }
+
+    async fn scale(&self, replicas: u32, hold: Duration) -> Result<()> {
+        let until = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_add(hold).as_secs();
+        let services = self.swarm.services();
+        let scaled = services.try_modify(&self.spec.service, |_, spec| {
+            spec.labels.insert(labels::HOLD_UNTIL.into(), until.to_string());
+            if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(NOT_REPLICATED) }
+        });
+        scaled.await.map(drop).with_context(|| format!("{} can't be scaled to {replicas}", self.spec.service))
+    }
+
+    async fn release(&self) -> Result<()> {
+        let services = self.swarm.services();
+        let released = services.modify(&self.spec.service, |spec| {
+            spec.labels.remove(labels::HOLD_UNTIL);
+        });
+        released.await.map(drop).with_context(|| format!("{} can't be handed back", self.spec.service))
+    }
+
+    async fn decisions(&self) -> Result<Vec<Decided>> {
+        Ok(ConsulJournal::new(self.consul.clone(), &self.spec.service).decisions().await?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn faults(&self) -> Option<&dyn Faults> {
+        self.lab.is_some().then_some(self)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn faults(&self) -> Option<&dyn Faults> {
+        None
+    }
+}
+
+const NOT_REPLICATED: std::io::ErrorKind = std::io::ErrorKind::Unsupported;
+const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
+const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
+/// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.
+const STABLE_FOR: Duration = Duration::from_secs(1);
+const REGISTRAR_ROUND: Duration = Duration::from_millis(1200);
+const SITE_TRIES: usize = 60;
+const REMOVE_TRIES: usize = 160;

@@ -1,0 +1,115 @@
+//! The stack's services as Swarm specs: pure.
+
+use std::time::Duration;
+
+use swarm_client::ServiceSpec;
+
+use crate::images::Bundle;
+use crate::platform::StackSpec;
+use crate::roles::labels;
+use crate::settings::Secret;
+
+/// Where each host's gateway takes users' requests.
+pub(super) const GATEWAY_PORT: u16 = 8080;
+/// Where each host's gateway says how busy it is: for the scalers, not for users.
+pub(super) const ADMIN_PORT: u16 = 8081;
+
+/// Every service, in the order of their creation.
+pub(super) fn all(
+    spec: &StackSpec,
+    bundle: &Bundle,
+    redis: &Secret,
+    consul_token: Option<&Secret>,
+) -> Vec<ServiceSpec> {
+    let roles = [registrar(bundle), gateway(spec, bundle), scaler(spec, bundle)];
+    let mut all = vec![web(spec, bundle, redis)];
+    all.extend(roles.into_iter().map(|role| match consul_token {
+        Some(token) => role.env("CONSUL_HTTP_TOKEN", token.expose()).build(),
+        None => role.build(),
+    }));
+    all
+}
+
+/// The site goes first, so that it is taken out of Consul by registrars that still run.
+pub(super) fn in_order_of_removal(site: &str) -> [String; 4] {
+    [site.to_owned(), SCALER.to_owned(), labels::GATEWAYS.to_owned(), REGISTRAR.to_owned()]
+}
+
+fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> ServiceSpec {
+    ServiceSpec::builder(&spec.service, bundle.reference("web"))
+        .replicas(spec.min.into())
+        .args([
+            "--listen".to_owned(),
+            format!("0.0.0.0:{SITE_PORT}"),
+            "--session-lifetime".to_owned(),
+            spec.session_lifetime.as_secs().to_string(),
+            "--drain".to_owned(),
+            spec.drain.as_secs().to_string(),
+        ])
+        .env("REDIS_URL", redis.expose())
+        .env("INSTANCE", "{{.Task.Name}}")
+        .env("HOST_NAME", "{{.Node.Hostname}}")
+        // The host's own port: the gateway knows every task, and no mesh stands between.
+        .publish_host(SITE_PORT, None)
+        .dnsrr()
+        .label(labels::STACK, "1")
+        .label(labels::CHECK, "/healthz")
+        .restart_delay(Duration::ZERO)
+        // Longer than the drain period, so that Swarm's SIGKILL finds nobody.
+        .stop_grace(spec.drain + STOP_GRACE)
+        .build()
+}
+
+type Builder = swarm_client::ServiceSpecBuilder;
+
+fn registrar(bundle: &Bundle) -> Builder {
+    role(REGISTRAR, bundle.reference("registrar")).global().bind_mount(SOCKET, SOCKET, false)
+}
+
+fn gateway(spec: &StackSpec, bundle: &Bundle) -> Builder {
+    role(labels::GATEWAYS, bundle.reference("gateway")).global().args([
+        "--service".to_owned(),
+        spec.service.clone(),
+        "--listen".to_owned(),
+        format!("0.0.0.0:{GATEWAY_PORT}"),
+        "--admin".to_owned(),
+        format!("0.0.0.0:{ADMIN_PORT}"),
+        "--wait".to_owned(),
+        spec.wait.as_secs().to_string(),
+        "--register".to_owned(),
+    ])
+}
+
+fn scaler(spec: &StackSpec, bundle: &Bundle) -> Builder {
+    let role = role(SCALER, bundle.reference("scaler")).replicas(2).bind_mount(SOCKET, SOCKET, false);
+    role.constraint("node.role==manager").args([
+        "--service".to_owned(),
+        spec.service.clone(),
+        "--min".to_owned(),
+        spec.min.to_string(),
+        "--max".to_owned(),
+        spec.max.to_string(),
+        "--target".to_owned(),
+        spec.target_in_flight.to_string(),
+        "--calm".to_owned(),
+        spec.calm.as_secs().to_string(),
+        "--down-percent".to_owned(),
+        spec.down_percent_a_minute.to_string(),
+    ])
+}
+
+/// What the roles have in common: the host's own network, where a Consul agent listens on loopback.
+fn role(name: &str, image: String) -> Builder {
+    ServiceSpec::builder(name, image)
+        .network_host()
+        .env("RUST_LOG", "info")
+        .label(labels::STACK, "1")
+        .restart_delay(Duration::from_secs(1))
+        .stop_grace(STOP_GRACE)
+}
+
+const REGISTRAR: &str = "ha-registrar";
+const SCALER: &str = "ha-scaler";
+const SOCKET: &str = "/var/run/docker.sock";
+const SITE_PORT: u16 = 8080;
+const STOP_GRACE: Duration = Duration::from_secs(15);
