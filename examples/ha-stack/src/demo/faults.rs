@@ -1,0 +1,195 @@
+//! Chapters about power: a host is lost with two replicas, and with one.
+
+use std::io::{BufRead, IsTerminal};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::scaling::HAND_HOLD;
+use super::story::{Story, hosts, instances, join, timed};
+use super::visitor::Crowd;
+use crate::platform::{Faults, Replica, usable};
+
+/// Power off under load, with two replicas.
+pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
+    story.progress.heading("A host loses power, with two replicas");
+    let Some(plug) = plug(story, "the power-off with two replicas")? else { return Ok(()) };
+    let victim = plug.victim(story).await?;
+    let crowd =
+        Crowd::gather(&story.platform.site(), story.pace.visitors, story.pace.pause, story.pace.patience)
+            .await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+
+    let off = plug.pull(story, &victim).await?;
+    let platform = story.platform;
+    let out = async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim));
+    story.verdict.eject_seconds = timed(off, story.pace.deadline, out).await;
+    match story.verdict.eject_seconds {
+        Some(s) => story.progress.line(format!("the gateway no longer uses {victim}, after {s:.1} s")),
+        None => story.verdict.broken.push(format!("the gateway went on using {victim}")),
+    }
+    let whole =
+        async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim) && usable(&r).count() == 2);
+    story.verdict.replace_seconds = timed(off, story.pace.deadline, whole).await;
+    match story.verdict.replace_seconds {
+        Some(s) => {
+            let now = story.platform.replicas().await?;
+            story.progress.line(format!("two replicas again, on {}, after {s:.1} s", join(&hosts(&now))));
+        }
+        None => story.verdict.broken.push(format!("the replica of {victim} was not replaced")),
+    }
+    if story.hero_view().await.is_some() {
+        let line = format!("ada is still logged in, with {} views", story.hero_views);
+        story.progress.line(line);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let ledger = crowd.disperse().await?;
+    story.progress.line(format!(
+        "{} requests, {} failed, longest wait of a user {:.1} s",
+        ledger.requests,
+        ledger.failures(),
+        ledger.answers.iter().map(|a| a.took.as_secs_f64()).fold(0.0, f64::max),
+    ));
+    story.add(&ledger);
+    plug.put_back(story, &victim).await
+}
+
+/// Power off with a single replica: how long is the site away?
+pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
+    story.progress.heading("A host loses power, with one replica");
+    let Some(plug) = plug(story, "the power-off with one replica")? else { return Ok(()) };
+    let leaders = plug.leaders().await?;
+    if let Plug::Lab(faults) = &plug {
+        faults.keep_off(&leaders).await?;
+    }
+    story.platform.scale(1, HAND_HOLD).await?;
+    let alone =
+        |r: &[Replica]| usable(r).count() == 1 && hosts(r).is_disjoint(&leaders.iter().cloned().collect());
+    story.wait_for("one replica in use, on a host that leads nothing", alone).await?;
+    // The replicas that left end before the power goes, so that only one thing happens at a time.
+    tokio::time::sleep(story.spec.drain).await;
+    let victim = plug.victim(story).await?;
+    let crowd =
+        Crowd::gather(&story.platform.site(), story.pace.visitors, story.pace.pause, story.pace.patience)
+            .await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+
+    let off = plug.pull(story, &victim).await?;
+    let platform = story.platform;
+    let back =
+        async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim) && usable(&r).count() == 1);
+    let back = timed(off, story.pace.deadline, back).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let ledger = crowd.disperse().await?;
+    // The site is away from the power-off until a request is answered that was not answered before.
+    let away = ledger.longest_gap(off).as_secs_f64();
+    story.verdict.outage_seconds_single_replica = Some(away);
+    match back {
+        Some(_) => {
+            let now = story.platform.replicas().await?;
+            story
+                .progress
+                .line(format!("the site was away for {away:.1} s; {} answers now", join(&instances(&now))));
+        }
+        None => story.verdict.broken.push(format!("the only replica, on {victim}, was not replaced")),
+    }
+    story.progress.line(format!("{} requests, {} failed: they waited", ledger.requests, ledger.failures()));
+    story.add(&ledger);
+    story.hero_view().await;
+    plug.put_back(story, &victim).await?;
+    if let Plug::Lab(faults) = &plug {
+        faults.keep_off(&[]).await?;
+    }
+    Ok(())
+}
+
+/// Who pulls the plug.
+enum Plug<'a> {
+    Lab(&'a dyn Faults),
+    Person,
+}
+
+/// `None` where the chapter is left out, which the verdict says.
+fn plug<'a>(story: &mut Story<'a>, chapter: &str) -> Result<Option<Plug<'a>>> {
+    if !story.pace.faults {
+        story.progress.line("left out, as --no-faults asks");
+        story.verdict.skipped.push(format!("{chapter} (--no-faults)"));
+        return Ok(None);
+    }
+    if let Some(faults) = story.platform.faults() {
+        if let Some(caveat) = faults.caveat()
+            && !story.verdict.notes.iter().any(|n| n == caveat)
+        {
+            story.verdict.notes.push(caveat.into());
+        }
+        return Ok(Some(Plug::Lab(faults)));
+    }
+    if !(story.pace.ask && std::io::stdin().is_terminal()) {
+        bail!(
+            "this cluster is not a lab, and no terminal is there to ask a person to pull the plug: leave {chapter} out with --no-faults"
+        )
+    }
+    Ok(Some(Plug::Person))
+}
+
+impl Plug<'_> {
+    async fn leaders(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Lab(faults) => faults.leading_hosts().await,
+            Self::Person => Ok(Vec::new()),
+        }
+    }
+
+    /// A host that runs a replica and leads nothing.
+    async fn victim(&self, story: &Story<'_>) -> Result<String> {
+        let leaders = self.leaders().await?;
+        let with_replicas = hosts(&story.platform.replicas().await?);
+        let victim = with_replicas.iter().find(|host| !leaders.contains(host));
+        victim.cloned().with_context(|| {
+            format!(
+                "each host with a replica ({}) leads something ({})",
+                join(&with_replicas),
+                leaders.join(", ")
+            )
+        })
+    }
+
+    /// Takes the power; returns the moment just before it was gone.
+    async fn pull(&self, story: &Story<'_>, host: &str) -> Result<Instant> {
+        match self {
+            Self::Lab(faults) => {
+                let off = Instant::now();
+                faults.power_off(host).await?;
+                story.progress.line(format!("power off: {host}"));
+                Ok(off)
+            }
+            Self::Person => {
+                ask(&format!("Pull the plug of {host}, and press Enter at the same moment.")).await?;
+                Ok(Instant::now())
+            }
+        }
+    }
+
+    async fn put_back(&self, story: &Story<'_>, host: &str) -> Result<()> {
+        let step = story.progress.step(format!("power on: {host}"));
+        match self {
+            Self::Lab(faults) => faults.power_on(host).await?,
+            Self::Person => {
+                ask(&format!("Give {host} its power back, and press Enter when it is up.")).await?
+            }
+        }
+        step.done("a full member again");
+        Ok(())
+    }
+}
+
+async fn ask(what: &str) -> Result<()> {
+    eprintln!("\n>>> {what}");
+    let read = tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new()));
+    let bytes = read.await.context("the question could not be asked")?.context("no answer could be read")?;
+    if bytes == 0 { bail!("standard input ended before the answer") } else { Ok(()) }
+}
+
+fn uses(replicas: &[Replica], host: &str) -> bool {
+    usable(replicas).any(|r| r.host == host)
+}

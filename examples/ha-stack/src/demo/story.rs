@@ -1,0 +1,218 @@
+//! The story in its order, and the helpers that its chapters share.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::verdict::{Promises, Verdict};
+use super::visitor::{Ledger, Miss, Visitor};
+use super::{Pace, faults, scaling};
+use crate::platform::{Platform, Replica, StackSpec, usable};
+use crate::progress::Progress;
+
+/// The story under way.
+pub struct Story<'a> {
+    pub(super) platform: &'a dyn Platform,
+    pub(super) spec: &'a StackSpec,
+    pub(super) pace: &'a Pace,
+    pub(super) progress: &'a Progress,
+    pub(super) verdict: Verdict,
+    /// The user who stays logged in from the beginning to the end.
+    pub(super) hero: Visitor,
+    /// Views that the hero saw acknowledged, and requests of unknown outcome.
+    pub(super) hero_views: u64,
+    pub(super) hero_unknown: u64,
+}
+
+impl<'a> Story<'a> {
+    /// Tells the whole story on a started platform.
+    ///
+    /// # Errors
+    /// When the stack does not do within the pace's deadline what a step waits for; the verdict is lost then, for
+    /// nothing after it would mean anything.
+    pub async fn tell(
+        platform: &'a dyn Platform,
+        spec: &'a StackSpec,
+        pace: &'a Pace,
+        progress: &'a Progress,
+    ) -> Result<Verdict> {
+        let hero = Visitor::new("ada", platform.site(), pace.patience)?;
+        let verdict = Verdict { platform: platform.name().into(), ..Verdict::default() };
+        let mut story =
+            Self { platform, spec, pace, progress, verdict, hero, hero_views: 0, hero_unknown: 0 };
+
+        story
+            .wait_for("2 replicas on different hosts", |s| usable(s).count() == 2 && hosts(s).len() == 2)
+            .await?;
+        story.log_in().await?;
+        scaling::by_hand(&mut story).await?;
+        faults::two_replicas(&mut story).await?;
+        faults::one_replica(&mut story).await?;
+        scaling::by_load(&mut story).await?;
+        story.close().await
+    }
+
+    async fn log_in(&mut self) -> Result<()> {
+        self.progress.heading("A user logs in and views the page");
+        self.hero.log_in().await?;
+        self.progress.line(format!("{} is logged in through {}", "ada", self.platform.site()));
+        let seen = self.views(2).await?;
+        self.progress.line(format!("successive views came from {}", join(&seen)));
+        Ok(())
+    }
+
+    /// The hero views the page until `instances` of them have answered; returns their names.
+    pub(super) async fn views(&mut self, instances: usize) -> Result<BTreeSet<String>> {
+        let mut seen = BTreeSet::new();
+        for _ in 0..VIEWS_AT_MOST {
+            let Some(view) = self.hero_view().await else { continue };
+            if self.hero_views <= 4 {
+                let line = format!(
+                    "view {} of {}: answered by {} on {}",
+                    view.views, view.user, view.instance, view.host
+                );
+                self.progress.line(line);
+            }
+            seen.insert(view.instance);
+            if seen.len() >= instances {
+                return Ok(seen);
+            }
+        }
+        bail!(
+            "{VIEWS_AT_MOST} views came from {} instances only, {}, where {instances} were wanted",
+            seen.len(),
+            join(&seen)
+        )
+    }
+
+    /// One view of the hero's, with everything that may be wrong about it noted.
+    pub(super) async fn hero_view(&mut self) -> Option<super::visitor::View> {
+        self.verdict.requests += 1;
+        match self.hero.view().await {
+            Ok(view) => {
+                self.hero_views += 1;
+                let (least, most) = (self.hero_views, self.hero_views + self.hero_unknown);
+                if !(least..=most).contains(&view.views) {
+                    let line = format!("view {} was counted as {}", self.hero_views, view.views);
+                    self.verdict.broken.push(line);
+                    // From here on the site's own count goes on, so that one fault is told once.
+                    self.verdict.lost_views += least.saturating_sub(view.views);
+                    self.verdict.doubled_views += view.views.saturating_sub(most);
+                    self.hero_views = view.views;
+                }
+                Some(view)
+            }
+            Err(Miss::LoggedOut) => {
+                self.verdict.lost_sessions += 1;
+                self.verdict.broken.push("ada was logged out".into());
+                None
+            }
+            Err(Miss::Failed(kind)) => {
+                self.hero_unknown += 1;
+                self.verdict.failed_requests += 1;
+                *self.verdict.failed_by_kind.entry(kind).or_default() += 1;
+                None
+            }
+        }
+    }
+
+    /// Waits until the stack's status is as wanted; returns how long that took.
+    pub(super) async fn wait_for(&self, what: &str, is: impl Fn(&[Replica]) -> bool) -> Result<Duration> {
+        let step = self.progress.step(format!("waiting for {what}"));
+        let mut last = Err(anyhow!("the gateway was never asked"));
+        while step.elapsed() < self.pace.deadline {
+            last = self.platform.replicas().await;
+            if let Ok(replicas) = &last {
+                if is(replicas) {
+                    let took = step.elapsed();
+                    step.done(usable_line(replicas));
+                    return Ok(took);
+                }
+                step.detail(usable_line(replicas));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let saw = match last {
+            Ok(replicas) => usable_line(&replicas),
+            Err(error) => format!("{error:#}"),
+        };
+        bail!("{what}: not reached within {} s; last seen: {saw}", self.pace.deadline.as_secs())
+    }
+
+    /// Waits for the same number of replicas in use as wanted.
+    pub(super) async fn wait_for_replicas(&self, count: usize) -> Result<Duration> {
+        self.wait_for(&format!("{count} replicas in use"), |s| usable(s).count() == count).await
+    }
+
+    /// Adds what a crowd lived through to the verdict.
+    pub(super) fn add(&mut self, ledger: &Ledger) {
+        self.verdict.requests += ledger.requests;
+        self.verdict.failed_requests += ledger.failures();
+        self.verdict.lost_sessions += ledger.lost_sessions;
+        self.verdict.lost_views += ledger.lost_views;
+        self.verdict.doubled_views += ledger.doubled_views;
+        for (kind, count) in &ledger.failed {
+            *self.verdict.failed_by_kind.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    async fn close(mut self) -> Result<Verdict> {
+        self.progress.heading("The verdict");
+        if self.hero_view().await.is_some() {
+            let line = format!("ada is still logged in; {} views acknowledged and counted", self.hero_views);
+            self.progress.line(line);
+        }
+        self.verdict.decisions = self.platform.decisions().await?.into_iter().map(|d| d.sentence).collect();
+        self.verdict.judge(Promises {
+            outage: self.pace.outage_promise,
+            scale_out: self.pace.scale_out_promise,
+            floor: self.spec.min,
+        });
+        Ok(self.verdict)
+    }
+}
+
+/// The hosts of the replicas that take traffic.
+pub(super) fn hosts(replicas: &[Replica]) -> BTreeSet<String> {
+    usable(replicas).map(|r| r.host.clone()).collect()
+}
+
+/// The instances that take traffic.
+pub(super) fn instances(replicas: &[Replica]) -> BTreeSet<String> {
+    usable(replicas).map(|r| r.instance.clone()).collect()
+}
+
+pub(super) fn join(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Waits, with a deadline, until `seconds` have a value; polls in small steps.
+pub(super) async fn timed(
+    since: Instant,
+    deadline: Duration,
+    mut is: impl AsyncFnMut() -> bool,
+) -> Option<f64> {
+    while since.elapsed() < deadline {
+        if is().await {
+            return Some(since.elapsed().as_secs_f64());
+        }
+        tokio::time::sleep(FINE_POLL).await;
+    }
+    None
+}
+
+fn usable_line(replicas: &[Replica]) -> String {
+    let usable: Vec<String> = usable(replicas).map(|r| format!("{} on {}", r.instance, r.host)).collect();
+    let others: Vec<String> =
+        replicas.iter().filter(|r| !r.usable).map(|r| format!("{} {}", r.instance, r.state)).collect();
+    let mut line = if usable.is_empty() { "no replica in use".into() } else { usable.join(", ") };
+    if !others.is_empty() {
+        line.push_str(&format!(" (not in use: {})", others.join(", ")));
+    }
+    line
+}
+
+const VIEWS_AT_MOST: usize = 200;
+const POLL: Duration = Duration::from_millis(200);
+const FINE_POLL: Duration = Duration::from_millis(50);

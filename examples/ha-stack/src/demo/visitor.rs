@@ -1,0 +1,295 @@
+//! A user of the site: an HTTP client with a cookie jar that logs in once, views the page again and again, and
+//! keeps a ledger of what the site acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::load;
+
+/// What the site shows a user who is logged in.
+#[derive(Clone, Debug, Deserialize)]
+pub struct View {
+    /// Who is logged in.
+    pub user: String,
+    /// Views counted for this session.
+    pub views: u64,
+    /// The replica that answered.
+    pub instance: String,
+    /// The machine that it runs on.
+    pub host: String,
+}
+
+/// How a request ended that brought no view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// The site no longer knows the user.
+    LoggedOut,
+    /// No good answer, of this kind; whether the view was counted is not known.
+    Failed(String),
+}
+
+/// One user.
+pub struct Visitor {
+    name: String,
+    site: String,
+    http: reqwest::Client,
+}
+
+impl Visitor {
+    /// A user with an empty cookie jar, who waits at most `patience` for an answer.
+    ///
+    /// # Errors
+    /// When the HTTP client can't be built.
+    pub fn new(name: impl Into<String>, site: impl Into<String>, patience: Duration) -> Result<Self> {
+        let http =
+            load::builder(patience).cookie_store(true).build().context("the HTTP client can't be built")?;
+        Ok(Self { name: name.into(), site: site.into(), http })
+    }
+
+    /// Logs in through the site's form.
+    ///
+    /// # Errors
+    /// When the site does not let the user in.
+    pub async fn log_in(&self) -> Result<()> {
+        let url = format!("{}/login", self.site);
+        let answer = self.http.post(&url).form(&[("user", self.name.as_str())]).send().await;
+        let answer = answer.with_context(|| format!("{} could not log in at {url}", self.name))?;
+        let status = answer.status();
+        if !(status.is_redirection() || status.is_success()) {
+            let text = answer.text().await.unwrap_or_default();
+            bail!("{} could not log in at {url}: {status}: {}", self.name, text.trim());
+        }
+        Ok(())
+    }
+
+    /// Views the page once, which counts.
+    pub async fn view(&self) -> Result<View, Miss> {
+        self.fetch("views").await
+    }
+
+    /// What the site knows of the user, without counting a view.
+    pub async fn look(&self) -> Result<View, Miss> {
+        self.fetch("whoami").await
+    }
+
+    async fn fetch(&self, page: &str) -> Result<View, Miss> {
+        let failed = |e: reqwest::Error| Miss::Failed(load::failure_kind(&e));
+        let answer = self.http.get(format!("{}/{page}", self.site)).send().await.map_err(failed)?;
+        match answer.status().as_u16() {
+            200 => {
+                let view: View = answer.json().await.map_err(failed)?;
+                if view.user == self.name { Ok(view) } else { Err(Miss::LoggedOut) }
+            }
+            401 | 303 => Err(Miss::LoggedOut),
+            status => Err(Miss::Failed(format!("status {status}"))),
+        }
+    }
+}
+
+/// What a crowd of visitors lived through.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Requests sent.
+    pub requests: u64,
+    /// Requests without a good answer, by kind.
+    pub failed: BTreeMap<String, u64>,
+    /// Users that the site forgot.
+    pub lost_sessions: u64,
+    /// Views that were acknowledged and are not counted.
+    pub lost_views: u64,
+    /// Views that were counted more than once.
+    pub doubled_views: u64,
+    /// Good answers: when each arrived, and from which instance and host.
+    pub answers: Vec<Answer>,
+}
+
+/// One good answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// When it arrived.
+    pub at: Instant,
+    /// How long the user waited for it.
+    pub took: Duration,
+    /// The replica that gave it.
+    pub instance: String,
+    /// The machine of that replica.
+    pub host: String,
+}
+
+impl Ledger {
+    /// The first good answer to a request that was sent at `since` or later.
+    pub fn first_good_after(&self, since: Instant) -> Option<Duration> {
+        let sent_later =
+            self.answers.iter().filter(|a| a.at.checked_sub(a.took).is_some_and(|sent| sent >= since));
+        sent_later.map(|a| a.at.duration_since(since)).min()
+    }
+
+    /// The longest stretch without a good answer between `from` and the last answer.
+    pub fn longest_gap(&self, from: Instant) -> Duration {
+        let mut times: Vec<Instant> = self.answers.iter().map(|a| a.at).filter(|at| *at >= from).collect();
+        times.sort_unstable();
+        let starts = std::iter::once(from).chain(times.iter().copied());
+        starts.zip(&times).map(|(a, b)| b.duration_since(a)).max().unwrap_or_default()
+    }
+
+    /// Requests without a good answer.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    fn settle(&mut self, acknowledged: u64, unknown: u64, counted: u64) {
+        self.lost_views += acknowledged.saturating_sub(counted);
+        self.doubled_views += counted.saturating_sub(acknowledged + unknown);
+    }
+}
+
+/// Several visitors who view the page at a steady pace.
+pub struct Crowd {
+    stop: CancellationToken,
+    members: JoinSet<Result<()>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Crowd {
+    /// Logs `count` users in and lets each of them view the page every `pace`.
+    ///
+    /// # Errors
+    /// When a user can't log in.
+    pub async fn gather(site: &str, count: usize, pace: Duration, patience: Duration) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut visitors = Vec::new();
+        for n in 0..count {
+            let visitor = Visitor::new(format!("visitor-{n}"), site, patience)?;
+            visitor.log_in().await?;
+            visitors.push(visitor);
+        }
+        let mut members = JoinSet::new();
+        for visitor in visitors {
+            let (stop, ledger) = (stop.clone(), Arc::clone(&ledger));
+            members.spawn(async move { visit(&visitor, pace, &stop, &ledger).await });
+        }
+        Ok(Self { stop, members, ledger })
+    }
+
+    /// The ledger until now; views are only settled at the end.
+    pub fn so_far(&self) -> Ledger {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets every visitor finish, compares what was acknowledged with what the site counted, and reports.
+    ///
+    /// # Errors
+    /// When the count of a visitor can't be read for a long time: then nothing can be said about it.
+    pub async fn disperse(mut self) -> Result<Ledger> {
+        self.stop.cancel();
+        while let Some(member) = self.members.join_next().await {
+            member.context("a visitor's task ended early")??;
+        }
+        let ledger = std::mem::take(&mut *self.ledger.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(ledger)
+    }
+}
+
+async fn visit(
+    visitor: &Visitor,
+    pace: Duration,
+    stop: &CancellationToken,
+    ledger: &Mutex<Ledger>,
+) -> Result<()> {
+    let (mut acknowledged, mut unknown) = (0, 0);
+    let with = |change: &mut dyn FnMut(&mut Ledger)| {
+        change(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pace) => {}
+            () = stop.cancelled() => break,
+        }
+        let sent = Instant::now();
+        match visitor.view().await {
+            Ok(view) => {
+                acknowledged += 1;
+                let answer = Answer {
+                    at: Instant::now(),
+                    took: sent.elapsed(),
+                    instance: view.instance,
+                    host: view.host,
+                };
+                with(&mut |l| l.requests += 1);
+                with(&mut |l| l.answers.push(answer.clone()));
+            }
+            Err(Miss::LoggedOut) => {
+                with(&mut |l| l.requests += 1);
+                with(&mut |l| l.lost_sessions += 1);
+                // Nothing more can be learned from a user without a session.
+                return Ok(());
+            }
+            Err(Miss::Failed(kind)) => {
+                unknown += 1;
+                with(&mut |l| l.requests += 1);
+                with(&mut |l| *l.failed.entry(kind.clone()).or_default() += 1);
+            }
+        }
+    }
+    let counted =
+        recount(visitor).await.with_context(|| format!("the views of {} can't be read", visitor.name))?;
+    match counted {
+        Some(counted) => with(&mut |l| l.settle(acknowledged, unknown, counted)),
+        None => with(&mut |l| l.lost_sessions += 1),
+    }
+    Ok(())
+}
+
+/// The count that the site has for a visitor; `None` when it no longer knows the visitor.
+async fn recount(visitor: &Visitor) -> Result<Option<u64>> {
+    let mut last = String::new();
+    for _ in 0..20 {
+        match visitor.look().await {
+            Ok(view) => return Ok(Some(view.views)),
+            Err(Miss::LoggedOut) => return Ok(None),
+            Err(Miss::Failed(kind)) => last = kind,
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    bail!("{}/whoami gave no good answer in 20 tries, the last time: {last}", visitor.site)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_and_doubled_views_allow_for_requests_of_unknown_outcome() {
+        let mut ledger = Ledger::default();
+        ledger.settle(10, 2, 11);
+        assert_eq!((ledger.lost_views, ledger.doubled_views), (0, 0));
+        ledger.settle(10, 0, 9);
+        assert_eq!((ledger.lost_views, ledger.doubled_views), (1, 0));
+        ledger.settle(10, 1, 13);
+        assert_eq!((ledger.lost_views, ledger.doubled_views), (1, 2));
+    }
+
+    #[test]
+    fn the_gap_counts_from_the_given_moment() {
+        let start = Instant::now();
+        let answer = |ms| Answer {
+            at: start + Duration::from_millis(ms),
+            took: Duration::from_millis(10),
+            instance: "web.1".into(),
+            host: "h1".into(),
+        };
+        let ledger = Ledger { answers: vec![answer(100), answer(400), answer(500)], ..Ledger::default() };
+        assert_eq!(ledger.longest_gap(start), Duration::from_millis(300));
+        assert_eq!(
+            ledger.first_good_after(start + Duration::from_millis(300)),
+            Some(Duration::from_millis(100))
+        );
+    }
+}
