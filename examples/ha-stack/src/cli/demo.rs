@@ -1,0 +1,64 @@
+//! `ha-stack demo`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{PlatformArgs, with_platform};
+use crate::demo::{Pace, Story};
+use crate::platform::StackSpec;
+use crate::progress::Progress;
+use crate::settings::{Backends, PlatformName};
+
+/// Flags of `demo`.
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    platform: PlatformArgs,
+    /// Print the verdict as one JSON object on the last line of standard output
+    #[arg(long)]
+    json: bool,
+    /// Leave the power-offs out; the verdict says so
+    #[arg(long)]
+    no_faults: bool,
+}
+
+/// Plays the story.
+///
+/// # Errors
+/// When the stack can't be started, or does not do what a step waits for.
+pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) -> Result<ExitCode> {
+    let progress = Progress::new();
+    // The same stack as `up` starts, only less patient: a story is listened to.
+    let spec = StackSpec { calm: CALM, down_percent_a_minute: 100, ..StackSpec::default() };
+    let scale_out_promise = match args.platform.platform {
+        PlatformName::Local => 15.0,
+        PlatformName::Swarm => 30.0,
+    };
+    let pace = Pace { faults: !args.no_faults, scale_out_promise, ..Pace::default() };
+    let mut place = args.platform.clone();
+    if place.platform == PlatformName::Local && place.listen == DEFAULT_LISTEN {
+        // Nobody asked for a port: take a free one, so that a running stack is not in the way.
+        place.listen.set_port(0);
+    }
+    let platform = super::platform(&place, &spec, &backends).await?;
+    let story = async {
+        progress.heading(format!("The stack starts on the platform {}", platform.name()));
+        platform.start(&progress).await?;
+        Story::tell(platform.as_ref(), &spec, &pace, &progress).await
+    };
+    let verdict = with_platform(platform.as_ref(), &stop, story).await?;
+    if args.json {
+        eprintln!("{verdict}");
+        println!("{}", verdict.json());
+    } else {
+        println!("{verdict}");
+    }
+    Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+const CALM: std::time::Duration = std::time::Duration::from_secs(15);
+const DEFAULT_LISTEN: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);

@@ -1,0 +1,244 @@
+//! The command line: what a person types, and which function does it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::platform::Platform;
+use crate::platform::StackSpec;
+use crate::platform::local::LocalPlatform;
+use crate::platform::swarm::SwarmPlatform;
+use crate::roles;
+use crate::settings::{Backends, PlatformName};
+
+pub mod demo;
+pub mod images;
+pub mod load;
+pub mod replica;
+pub mod scale;
+pub mod status;
+pub mod up;
+
+/// A web service that survives the loss of any machine, grows and shrinks with load, and keeps its users logged in.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "Example:\n  ha-stack demo        plays the whole story on this machine; needs nothing installed"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    backends: Backends,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start the stack and show it live until Ctrl-C, which ends it
+    #[command(after_help = "Example:\n  ha-stack up --listen 127.0.0.1:8080\n  ha-stack up --platform swarm")]
+    Up(up::UpArgs),
+    /// Play the story: log in, scale, power off, load; ends with a verdict
+    #[command(after_help = "Example:\n  ha-stack demo --json\n  ha-stack demo --platform swarm --no-faults")]
+    Demo(demo::DemoArgs),
+    /// Show hosts, replicas, gateways and the scaler's newest decision
+    #[command(after_help = "Example:\n  ha-stack status\n  ha-stack status --platform swarm --json")]
+    Status(status::StatusArgs),
+    /// Set the number of replicas by hand, or hand it back to the scaler
+    #[command(after_help = "Example:\n  ha-stack scale web 4 --hold 600\n  ha-stack scale web auto")]
+    Scale(scale::ScaleArgs),
+    /// Build the stack's images from this program, and put them on every engine
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ha-stack images build --out ./contexts\n  ha-stack images load"
+    )]
+    Images(images::ImagesCommand),
+    /// Send a bounded load, and say what came of it
+    #[command(
+        after_help = "Example:\n  ha-stack load --url http://127.0.0.1:8080/work?ms=100 --workers 40 --seconds 20"
+    )]
+    Load(load::LoadArgs),
+    /// Role: take users' requests and send each to a replica
+    #[command(
+        after_help = "Example:\n  ha-stack gateway --service web --listen 0.0.0.0:8080 --admin 0.0.0.0:8081"
+    )]
+    Gateway(roles::gateway::GatewayArgs),
+    /// Role: register this host's Swarm tasks in Consul
+    #[command(after_help = "Example:\n  ha-stack registrar --consul http://127.0.0.1:8500")]
+    Registrar(roles::registrar::RegistrarArgs),
+    /// Role: scale a service by its load
+    #[command(after_help = "Example:\n  ha-stack scaler --service web --min 2 --max 6 --target 10")]
+    Scaler(roles::scaler::ScalerArgs),
+    /// Role: the demo site
+    #[command(after_help = "Example:\n  ha-stack web --session sqlite:sessions.db --listen 127.0.0.1:8080")]
+    Web(web::Settings),
+    /// The demo site as a child of the local platform
+    #[command(hide = true)]
+    Replica(web::Settings),
+}
+
+/// The platform, and where its gateway listens.
+#[derive(Args, Clone, Debug)]
+pub struct PlatformArgs {
+    /// Where the stack runs
+    #[arg(long, value_enum, default_value = "local")]
+    pub platform: PlatformName,
+    /// Platform local: where the gateway listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: std::net::SocketAddr,
+    /// Platform local: where `up` answers `status` and `scale`; keep it on loopback
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    pub control: std::net::SocketAddr,
+}
+
+/// The shape of the stack.
+#[derive(Args, Clone, Debug)]
+pub struct SpecArgs {
+    /// Fewest replicas
+    #[arg(long, default_value_t = 2)]
+    pub min: u32,
+    /// Most replicas
+    #[arg(long, default_value_t = 6)]
+    pub max: u32,
+    /// Requests in flight for each replica
+    #[arg(long, default_value_t = 10.0, value_name = "N")]
+    pub target: f64,
+    /// How long the load must have been low before replicas are removed
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub calm: u64,
+}
+
+impl SpecArgs {
+    /// The shape that these flags ask for.
+    ///
+    /// # Errors
+    /// When the bounds or the target make no sense.
+    pub fn spec(&self) -> Result<StackSpec> {
+        anyhow::ensure!(self.min >= 1, "--min is {}; it must be at least 1", self.min);
+        anyhow::ensure!(self.max >= self.min, "--max is {}, below --min, which is {}", self.max, self.min);
+        anyhow::ensure!(
+            self.target.is_finite() && self.target > 0.0,
+            "--target is {}; it must be a number above 0",
+            self.target
+        );
+        Ok(StackSpec {
+            min: self.min,
+            max: self.max,
+            target_in_flight: self.target,
+            calm: Duration::from_secs(self.calm),
+            ..StackSpec::default()
+        })
+    }
+}
+
+/// Runs the command line of this process.
+///
+/// Exit codes: 0 done, 1 a promise was broken, 2 something is missing or wrong, 130 interrupted.
+pub async fn run(cli: Cli) -> ExitCode {
+    let interrupted = CancellationToken::new();
+    let command = cli.command.run(cli.backends, interrupted.clone());
+    match command.await {
+        Ok(code) => code,
+        Err(_) if interrupted.is_cancelled() => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("ha-stack: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Command {
+    async fn run(self, backends: Backends, stop: CancellationToken) -> Result<ExitCode> {
+        // The roles and the site handle their signals themselves: they drain.
+        match self {
+            Self::Gateway(args) => return roles::gateway::run(args, &backends).await,
+            Self::Registrar(args) => return roles::registrar::run(args, &backends).await,
+            Self::Scaler(args) => return roles::scaler::run(args, &backends).await,
+            Self::Web(settings) => {
+                web::run(settings).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Self::Replica(settings) => return replica::run(settings).await,
+            _ => {}
+        }
+        cancel_on_signal(stop.clone())?;
+        match self {
+            Self::Up(args) => up::run(args, backends, stop).await,
+            Self::Demo(args) => demo::run(args, backends, stop).await,
+            Self::Status(args) => status::run(args, backends).await,
+            Self::Scale(args) => scale::run(args, backends).await,
+            Self::Images(command) => images::run(command, backends).await,
+            Self::Load(args) => load::run(args, stop).await,
+            Self::Gateway(_) | Self::Registrar(_) | Self::Scaler(_) | Self::Web(_) | Self::Replica(_) => {
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// The platform that the flags name; nothing is started yet.
+///
+/// # Errors
+/// When what the platform needs can't be reached.
+pub async fn platform(
+    args: &PlatformArgs,
+    spec: &StackSpec,
+    backends: &Backends,
+) -> Result<Arc<dyn Platform>> {
+    Ok(match args.platform {
+        PlatformName::Local => Arc::new(LocalPlatform::new(spec.clone(), args.listen)),
+        PlatformName::Swarm => Arc::new(SwarmPlatform::connect(spec.clone(), backends.clone()).await?),
+    })
+}
+
+/// Runs `work` until it is done or a signal comes, and stops the platform in either case.
+///
+/// # Errors
+/// Those of `work`; those of stopping, where the work was done.
+pub async fn with_platform<T>(
+    platform: &dyn Platform,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let stopped = platform.stop().await.context("the stack could not be taken down whole");
+    match (&outcome, stopped) {
+        (Ok(_), Err(error)) => Err(error),
+        (Err(_), Err(error)) => {
+            eprintln!("ha-stack: {error:#}");
+            outcome
+        }
+        _ => outcome,
+    }
+}
+
+/// Resolves at SIGINT or SIGTERM.
+///
+/// # Errors
+/// When the signals can't be waited for.
+pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be waited for")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be waited for")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn cancel_on_signal(stop: CancellationToken) -> Result<()> {
+    let signal = shutdown_signal()?;
+    tokio::spawn(async move {
+        signal.await;
+        stop.cancel();
+    });
+    Ok(())
+}

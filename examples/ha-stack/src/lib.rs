@@ -1,0 +1,18 @@
+//! The reference deployment: the only place where the five libraries meet.
+//!
+//! - [`cli`]: the commands and their flags.
+//! - [`roles`]: what runs in a container: gateway, registrar, scaler.
+//! - [`platform`]: where the stack runs: child processes of this machine, or services of a Docker Swarm.
+//! - [`images`]: the roles' images, built from the running program.
+//! - [`demo`]: the story, its users and the verdict.
+//! - [`control`]: how `status` and `scale` reach a local stack; [`load`]: the load generator; [`settings`], [`progress`].
+
+pub mod cli;
+pub mod control;
+pub mod demo;
+pub mod images;
+pub mod load;
+pub mod platform;
+pub mod progress;
+pub mod roles;
+pub mod settings;
