@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# The tests.
+#
+#   ./test.sh              everything: packages, unit, integration and doc tests, real servers, the lab, both demos
+#   ./test.sh --embedded   what needs no root and no packages
+#   ./test.sh --long       everything, with each demo several times over
+#
+# Root is needed for packages and for the lab; without it sudo is asked. A part that is missing is an error, never a
+# silent skip.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+mode=${1:-all}
+case $mode in
+  all | --embedded | --long) ;;
+  *)
+    echo "test.sh: there is no $mode; use --embedded, --long, or nothing" >&2
+    exit 2
+    ;;
+esac
+
+passed=0
+step() { # what, command...
+  local what=$1 began=$SECONDS
+  shift
+  printf '\n==> %s\n' "$what"
+  if "$@"; then
+    passed=$((passed + 1))
+    printf '==> %s: passed (%d s)\n' "$what" "$((SECONDS - began))"
+  else
+    printf '\n==> %s: FAILED\n%d passed, 1 failed\n' "$what" "$passed" >&2
+    exit 1
+  fi
+}
+
+verdict() { # file: the last line of standard output says whether the demo kept its promises
+  tail -n 1 "$1" | grep -q '"ok":true' || {
+    echo "the demo's last line does not say \"ok\":true: $(tail -n 1 "$1")" >&2
+    return 1
+  }
+}
+
+demo() { # arguments of the demo
+  local out
+  out=$(mktemp)
+  if ! target/release/ha-stack demo --json "$@" | tee "$out"; then
+    rm -f "$out"
+    return 1
+  fi
+  verdict "$out" || { rm -f "$out"; return 1; }
+  rm -f "$out"
+}
+
+export CARGO_TARGET_DIR=$PWD/target
+
+step "unit, integration and doc tests" cargo test --workspace --all-features --quiet
+step "release build" cargo build --release -p ha-stack -p lab
+rounds=1
+[ "$mode" = --long ] && rounds=5
+for round in $(seq "$rounds"); do step "demo on loopback, round $round of $rounds" demo; done
+
+if [ "$mode" = --embedded ]; then
+  printf '\n%d passed, 0 failed\n' "$passed"
+  exit 0
+fi
+
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+  echo "Packages and the lab need root: sudo may ask for your password."
+  root=(sudo --preserve-env=PATH,CONSUL_BIN,LAB_DIR)
+  # Test binaries that need root are run through sudo by cargo itself.
+  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${root[*]}"
+fi
+
+lab() { "${root[@]}" target/release/lab "$@"; }
+trap 'lab down >/dev/null 2>&1 || true' EXIT
+
+step "packages" lab packages
+CONSUL_BIN=$(lab packages --consul)
+export CONSUL_BIN
+
+ignored() { cargo test --quiet -p "$1" --all-features "${@:2}" -- --ignored --test-threads=1; }
+step "consul-client against a real agent" ignored consul-client --test live
+step "session-store against a real Redis" ignored session-store --test live
+step "the lab, and the libraries on it" ignored lab
+
+swarm_demo() {
+  lab up || return 1
+  # The lab's engines, Consul and Redis, by the usual environment variables.
+  eval "$(lab env)"
+  local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_LAB out result=0
+  out=$(mktemp)
+  if [ "${#root[@]}" -gt 0 ]; then
+    sudo --preserve-env="$env" target/release/ha-stack demo --platform swarm --json | tee "$out" || result=1
+  else
+    target/release/ha-stack demo --platform swarm --json | tee "$out" || result=1
+  fi
+  [ "$result" -ne 0 ] || verdict "$out" || result=1
+  rm -f "$out"
+  lab down || result=1
+  return "$result"
+}
+for round in $(seq "$rounds"); do step "demo on a Swarm of three hosts, round $round of $rounds" swarm_demo; done
+
+printf '\n%d passed, 0 failed\n' "$passed"
