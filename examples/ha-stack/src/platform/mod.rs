@@ -183,10 +183,13 @@ impl StackSpec {
             autoscaler::RateLimit::Percent { p: self.down_percent_a_minute, period: Duration::from_secs(60) };
         autoscaler::Policy::balanced(IN_FLIGHT, self.target_in_flight)
             .bounds(self.min, self.max)
+            .burst(Some(autoscaler::Burst::new(self.calm, BURST_PERCENT)))
             .down(autoscaler::Direction::new().stabilization(self.calm).limit(down))
     }
 }
 
+/// A load that needs twice the replicas at once is a burst: nothing is removed until it has been over for `calm`.
+const BURST_PERCENT: u32 = 200;
 /// The signal that the gateways give: requests under way, waiting ones included.
 pub const IN_FLIGHT: &str = "in_flight";
 

@@ -98,10 +98,11 @@ impl LoadSeen {
             instance: endpoint.id.clone(),
             host: endpoint.host.clone().unwrap_or_default(),
             address: endpoint.addr.clone(),
-            usable: endpoint.state == "ready",
+            usable: endpoint.state == READY,
+            // A ready replica needs no reason.
             state: match endpoint.why.as_str() {
-                "" => endpoint.state.clone(),
-                why => format!("{}: {why}", endpoint.state),
+                why if endpoint.state != READY && !why.is_empty() => format!("{}: {why}", endpoint.state),
+                _ => endpoint.state.clone(),
             },
             in_flight: endpoint.in_flight,
         });
@@ -109,5 +110,7 @@ impl LoadSeen {
     }
 }
 
+/// The state of a replica that takes traffic.
+const READY: &str = "ready";
 /// A gateway that does not answer within this time has told nothing.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);

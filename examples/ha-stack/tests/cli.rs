@@ -1,0 +1,232 @@
+//! The program as a person meets it: wrong settings end in one clear line and exit code 2, Ctrl-C leaves nothing behind.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn ha_stack(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ha-stack"));
+    command.args(args);
+    for variable in
+        ["DOCKER_HOST", "HA_STACK_ENGINES", "CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "REDIS_URL", "RUST_LOG"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs to the end and expects one line on standard error with each of `words`, and exit code 2.
+fn refused(args: &[&str], words: &[&str]) {
+    let out: Output = ha_stack(args).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let text = if last.starts_with("ha-stack: ") { last } else { said.as_str() };
+    for word in words {
+        assert!(text.contains(word), "{args:?}: {word:?} is not in: {said}");
+    }
+}
+
+/// A stack that runs, and the lines that it says.
+struct Up {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    folder: tempfile::TempDir,
+}
+
+impl Up {
+    fn start(control: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = ha_stack(&["up", "--listen", "127.0.0.1:0", "--control", control]);
+        command.env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines, folder }
+    }
+
+    fn wait_for(&mut self, word: &str) -> String {
+        self.lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains(word))
+            .expect("the stack ended early")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Processes of this machine that keep their sessions in the stack's folder.
+    fn replicas(&self) -> Vec<PathBuf> {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+        let ours = |path: &PathBuf| {
+            std::fs::read(path.join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&folder))
+        };
+        processes.filter(ours).collect()
+    }
+
+    fn nothing_is_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.replicas().is_empty() {
+            assert!(Instant::now() < deadline, "left: {:?}", self.replicas());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_platform_that_does_not_exist_names_those_that_do() {
+    refused(&["up", "--platform", "nomad"], &["nomad", "--platform", "local", "swarm"]);
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_flag() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let control = free_address();
+    refused(&["up", "--listen", &address, "--control", &control], &["--listen", &address]);
+    refused(&["up", "--listen", "127.0.0.1:0", "--control", &address], &["--control", &address]);
+    refused(&["gateway", "--listen", &address, "--admin", "127.0.0.1:0"], &["--listen", &address]);
+}
+
+#[test]
+fn no_docker_is_named_with_the_setting() {
+    refused(
+        &["demo", "--platform", "swarm", "--docker-host", "unix:///nowhere/docker.sock"],
+        &["DOCKER_HOST", "unix:///nowhere/docker.sock"],
+    );
+    refused(&["registrar", "--docker-host", "tcp://127.0.0.1:1"], &["DOCKER_HOST", "127.0.0.1:1"]);
+}
+
+#[test]
+fn docker_without_swarm_mode_says_what_to_do() {
+    let engine = fake_engine();
+    refused(
+        &["status", "--platform", "swarm", "--docker-host", &engine],
+        &["not a Swarm manager", "docker swarm init"],
+    );
+}
+
+#[test]
+fn bounds_that_make_no_sense_are_named() {
+    refused(&["up", "--min", "5", "--max", "3"], &["--max is 3", "--min"]);
+    refused(&["up", "--target", "0"], &["--target is 0"]);
+    refused(&["load", "--workers", "0"], &["--workers is 0"]);
+}
+
+#[test]
+fn no_stack_is_said_by_status_and_scale() {
+    let nobody = free_address();
+    refused(&["status", "--control", &nobody], &["--control", "ha-stack up"]);
+    refused(&["scale", "web", "3", "--control", &nobody], &["--control", "ha-stack up"]);
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for command in
+        ["up", "demo", "status", "scale", "images", "load", "gateway", "registrar", "scaler", "web"]
+    {
+        let out = ha_stack(&[command, "--help"]).output().unwrap();
+        let help = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && help.contains("Example:"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn a_secret_from_the_environment_is_not_in_the_help() {
+    let out = ha_stack(&["up", "--help"]).env("REDIS_URL", "redis://:hunter2@h:1").output().unwrap();
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("hunter2"));
+}
+
+#[test]
+fn a_stack_is_shown_scaled_and_ended_by_ctrl_c() {
+    let control = free_address();
+    let mut up = Up::start(&control);
+    up.wait_for("Ctrl-C ends the stack");
+    assert_eq!(up.replicas().len(), 2);
+    let scaled = ha_stack(&["scale", "web", "3", "--control", &control]).output().unwrap();
+    assert!(scaled.status.success(), "{scaled:?}");
+    up.wait_for("3 of 3 wanted");
+    let status = ha_stack(&["status", "--json", "--control", &control]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["wanted"], 3);
+    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(3));
+    refused(&["scale", "shop", "3", "--control", &control], &["shop", "web"]);
+
+    up.signal(Signal::INT);
+    assert_eq!(up.child.wait().unwrap().code(), Some(0));
+    up.nothing_is_left();
+    let left: Vec<_> = std::fs::read_dir(up.folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn replicas_end_with_a_parent_that_is_killed() {
+    let mut up = Up::start(&free_address());
+    up.wait_for("Ctrl-C ends the stack");
+    assert_eq!(up.replicas().len(), 2);
+    up.signal(Signal::KILL);
+    up.child.wait().unwrap();
+    up.nothing_is_left();
+}
+
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = ha_stack(&["demo"]);
+    command.env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut up = Up { child, lines, folder };
+    up.wait_for("is logged in");
+    up.signal(Signal::INT);
+    assert_eq!(up.child.wait().unwrap().code(), Some(130));
+    up.nothing_is_left();
+}
+
+/// An engine that is not in Swarm mode, for a few requests.
+fn fake_engine() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(10) {
+            let mut stream = stream.unwrap();
+            let mut seen = Vec::new();
+            let mut buffer = [0_u8; 4096];
+            while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(n) if n > 0 => seen.extend_from_slice(&buffer[..n]),
+                    _ => break,
+                }
+            }
+            let body = if String::from_utf8_lossy(&seen).contains("/info") {
+                r#"{"Name":"here","ID":"x","Swarm":{"LocalNodeState":"inactive","NodeID":"","NodeAddr":"","ControlAvailable":false,"Error":""}}"#
+            } else {
+                "OK"
+            };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nSwarm: inactive\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    format!("tcp://{address}")
+}
