@@ -76,14 +76,14 @@ impl Lab {
         let hosts = Host::all(options.hosts)?;
         let folder = Folder::from_env()?;
         let lock = Lock::take(LOCK_WAIT).await?;
-        // What cannot be understood is no lab either.
-        let old = State::load().ok().flatten();
+        // What can't be understood is no lab either, but its remains.
+        let (old, known) = (State::load().unwrap_or(None), !matches!(State::load(), Ok(None)));
         if let Some(old) = old.as_ref().filter(|old| old.is_lab()) {
             return Err(Error::AlreadyUp { hosts: old.hosts.len() });
         }
         let built = async {
             let consul = packages::ensure(&folder).await?;
-            if old.is_some() || remains() {
+            if known || remains() {
                 step("remains of an earlier lab removed", sweep()).await?;
             }
             if let Some(old) = &old {
@@ -144,7 +144,7 @@ impl Lab {
     }
 
     /// Takes the power of a host away, as if its plug were pulled: its peers hear nothing of it. Returns when all of its
-    /// processes are gone. What it has written to its disk stays.
+    /// processes are gone. What it has written to its disk stays; its cable counts as plugged in when it comes back.
     ///
     /// # Errors
     /// A refusal when it is off already or there is no such host.
@@ -158,7 +158,7 @@ impl Lab {
     }
 
     /// Gives a host its power back, on the same disk, and waits until it takes part again: engine, Swarm manager, Consul
-    /// voter, Redis replica in sync. Where too few hosts are on for a majority it waits for the engine alone.
+    /// voter, Redis replica in sync. It unseats no leader of Consul, and an old Redis master comes back as a replica. Where too few hosts are on for a majority it waits for the engine alone.
     ///
     /// # Errors
     /// A refusal when it is on already; otherwise what did not come about in time, with the ends of its logs. It is on then.
@@ -269,10 +269,12 @@ impl Lab {
     pub async fn clear() -> Result<bool> {
         need_root("lab down")?;
         let lock = Lock::take(LOCK_WAIT).await?;
-        let state = State::load().ok().flatten();
-        let folder = state.as_ref().map_or_else(Folder::from_env, |s| Ok(s.folder.clone()))?;
-        let there = state.is_some() || remains();
-        step("hosts, links and rules removed", sweep()).await?;
+        let state = State::load();
+        let there = !matches!(state, Ok(None)) || remains();
+        if there {
+            step("hosts, links and rules removed", sweep()).await?;
+        }
+        let folder = state.unwrap_or(None).map_or_else(Folder::from_env, |s| Ok(s.folder))?;
         step("data and logs removed", async { folder.clear() }).await?;
         lock.remove_all()?;
         Ok(there)

@@ -126,12 +126,13 @@ struct NoStart {
 
 impl NoStart {
     fn set() -> Result<Self> {
-        let kept = Path::new(POLICY).exists();
-        if kept && !Path::new(POLICY_KEPT).exists() {
+        // One that a crash left here is not the machine's own.
+        let ours = fs::read_to_string(POLICY).is_ok_and(|text| text == SAY_NO);
+        if Path::new(POLICY).exists() && !ours {
             fs::rename(POLICY, POLICY_KEPT).map_err(Error::file("set aside", POLICY))?;
         }
-        let guard = Self { kept: kept || Path::new(POLICY_KEPT).exists() };
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n").map_err(Error::file("write", POLICY))?;
+        let guard = Self { kept: Path::new(POLICY_KEPT).exists() };
+        fs::write(POLICY, SAY_NO).map_err(Error::file("write", POLICY))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(POLICY, mode).map_err(Error::file("write", POLICY))?;
         Ok(guard)
@@ -229,4 +230,5 @@ const HINT_CONSUL: &str = "get a consul program and set CONSUL_BIN to its path";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_KEPT: &str = "/usr/sbin/policy-rc.d.ha-stack-lab";
+const SAY_NO: &str = "#!/bin/sh\n# lab: installed, not started\nexit 101\n";
 const APT_LIMIT: Duration = Duration::from_secs(300);

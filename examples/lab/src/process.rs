@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -52,10 +52,12 @@ impl Process {
 
     /// SIGKILL. A process that has gone already is as good as killed.
     pub(crate) fn kill(self) {
-        if self.is_alive()
-            && let Some(pid) = Pid::from_raw(self.pid)
+        // Held by a descriptor first and looked at then, so that the number can't change hands in between.
+        let held = Pid::from_raw(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let Some(held) = held
+            && self.is_alive()
         {
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = pidfd_send_signal(held, Signal::KILL);
         }
     }
 }

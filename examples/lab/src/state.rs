@@ -2,9 +2,9 @@
 //!
 //! Both live in /run: they describe processes and namespaces, which a restart of the machine takes away too.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ impl State {
             .map_err(|source| Error::State { path: path.to_owned(), source })?;
         let new = path.with_extension("new");
         fs::write(&new, text).map_err(Error::file("write", &new))?;
+        // Everybody may ask how the lab is, whatever root's umask: it holds no secret.
+        fs::set_permissions(&new, Permissions::from_mode(0o644)).map_err(Error::file("write", &new))?;
         fs::rename(&new, path).map_err(Error::file("write", path))
     }
 
@@ -91,7 +93,6 @@ impl Lock {
     /// Waits its turn for at most `limit`.
     pub(crate) async fn take(limit: Duration) -> Result<Self> {
         let end = Instant::now() + limit;
-        fs::create_dir_all(FOLDER).map_err(Error::file("create", FOLDER))?;
         loop {
             if let Some(lock) = Self::try_take()? {
                 return Ok(lock);
@@ -107,6 +108,7 @@ impl Lock {
 
     fn try_take() -> Result<Option<Self>> {
         fs::create_dir_all(FOLDER).map_err(Error::file("create", FOLDER))?;
+        fs::set_permissions(FOLDER, Permissions::from_mode(0o755)).map_err(Error::file("open", FOLDER))?;
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK);
         let mut file = open.map_err(Error::file("open", LOCK))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -109,7 +109,8 @@ pub(crate) fn left_overs() -> Vec<String> {
     if Path::new("/run/ha-stack-lab").exists() {
         found.push("/run/ha-stack-lab".to_owned());
     }
-    for entry in fs::read_dir("/var/lib/ha-stack-lab").into_iter().flatten().flatten() {
+    let folder = std::env::var("LAB_DIR").unwrap_or_else(|_| "/var/lib/ha-stack-lab".to_owned());
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name() != "cache" && entry.file_name() != ".ha-stack-lab" {
             found.push(entry.path().display().to_string());
         }
