@@ -1,4 +1,4 @@
-//! The lab's verbs. Each that changes something takes the lock, reads the state, acts and writes the state.
+//! The verbs of a lab that is up. Each that changes something takes the lock, reads the state, acts and writes the state.
 
 use std::net::Ipv4Addr;
 use std::process::{Output, Stdio};
@@ -10,43 +10,11 @@ use crate::command::PATH;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::host::{self, Boot};
-use crate::plan::{self, Host, MAX_HOSTS};
+use crate::plan::{self, Host};
 use crate::progress::{note, step};
 use crate::ready;
 use crate::state::{HostState, Lock, Power, State};
-use crate::{net, packages, swarm};
-
-/// How to build a lab.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Options {
-    /// How many hosts, 1 to [`MAX_HOSTS`]. Three is the least that survives the loss of one.
-    pub hosts: usize,
-    /// Whether to join the engines into a Swarm of managers, led by `h1`.
-    pub swarm: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { hosts: 3, swarm: true }
-    }
-}
-
-impl Options {
-    /// Sets the number of hosts.
-    #[must_use]
-    pub fn hosts(mut self, hosts: usize) -> Self {
-        self.hosts = hosts;
-        self
-    }
-
-    /// Sets whether there is a Swarm.
-    #[must_use]
-    pub fn swarm(mut self, swarm: bool) -> Self {
-        self.swarm = swarm;
-        self
-    }
-}
+use crate::{net, swarm};
 
 /// The lab that is up. It outlives this value: only [`Lab::down`] ends it, in this process or another.
 #[derive(Clone, Debug)]
@@ -55,61 +23,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds a lab of `hosts` hosts with a Swarm. See [`Lab::up_with`].
-    ///
-    /// # Errors
-    /// As [`Lab::up_with`].
-    pub async fn up(hosts: usize) -> Result<Self> {
-        Self::up_with(&Options::default().hosts(hosts)).await
-    }
-
-    /// Builds a lab, installing what is missing first, and returns when every part of it is well: engines answer, all nodes are
-    /// ready managers led by `h1`, Consul has as many voters, Redis' replicas are in sync. Removes the remains of a lab that
-    /// crashed before, and its own when it fails.
-    ///
-    /// A caller that drops the future half-way leaves remains: [`Lab::clear`] removes them.
-    ///
-    /// # Errors
-    /// A refusal when not root, when a lab is up, or when a setting is wrong; otherwise what failed, with the ends of the daemons' logs.
-    pub async fn up_with(options: &Options) -> Result<Self> {
-        need_root("lab up")?;
-        let hosts = Host::all(options.hosts)?;
-        let folder = Folder::from_env()?;
-        let lock = Lock::take(LOCK_WAIT).await?;
-        // What can't be understood is no lab either, but its remains.
-        let (old, known) = (State::load().unwrap_or(None), !matches!(State::load(), Ok(None)));
-        if let Some(old) = old.as_ref().filter(|old| old.is_lab()) {
-            return Err(Error::AlreadyUp { hosts: old.hosts.len() });
-        }
-        let built = async {
-            let consul = packages::ensure(&folder).await?;
-            if known || remains() {
-                step("remains of an earlier lab removed", sweep()).await?;
-            }
-            if let Some(old) = &old {
-                old.folder.clear()?;
-            }
-            folder.clear()?;
-            folder.create()?;
-            let mut state = State {
-                ready: false,
-                folder: folder.clone(),
-                consul,
-                swarm: options.swarm,
-                made_netns_mount: !net::has_netns_mount(),
-                hosts: vec![HostState::default(); hosts.len()],
-            };
-            state.save()?;
-            build(&hosts, &mut state).await
-        };
-        if let Err(error) = built.await {
-            // The first failure is the one to report; the next up removes what could not be removed now.
-            let _ = sweep().await;
-            let _ = folder.clear();
-            let _ = lock.remove_all();
-            return Err(error);
-        }
-        Ok(Self { hosts })
+    pub(crate) fn new(hosts: Vec<Host>) -> Self {
+        Self { hosts }
     }
 
     /// The lab that is up, if there is one. Needs no root.
@@ -118,7 +33,7 @@ impl Lab {
     /// When the state file can't be read: that is not the same as no lab.
     pub fn attach() -> Result<Option<Self>> {
         match State::load()? {
-            Some(state) if state.ready => Ok(Some(Self { hosts: Host::all(state.hosts.len())? })),
+            Some(state) if state.is_lab() => Ok(Some(Self { hosts: Host::all(state.hosts.len())? })),
             _ => Ok(None),
         }
     }
@@ -253,55 +168,6 @@ impl Lab {
         Ok([vec!["--target".to_owned(), init.to_string()], flags.to_vec()].concat())
     }
 
-    /// Takes the lab away: as [`Lab::clear`].
-    ///
-    /// # Errors
-    /// When something could not be removed.
-    pub async fn down(self) -> Result<()> {
-        Self::clear().await.map(drop)
-    }
-
-    /// Removes the lab, or the remains of one: processes, namespaces, links, routes, firewall rule, control groups, data and
-    /// logs. Only fetched packages stay, in the folder's `cache`. True if there was anything.
-    ///
-    /// # Errors
-    /// When not root, when another command is at work, or when something could not be removed.
-    pub async fn clear() -> Result<bool> {
-        need_root("lab down")?;
-        let lock = Lock::take(LOCK_WAIT).await?;
-        let state = State::load();
-        let there = !matches!(state, Ok(None)) || remains();
-        if there {
-            step("hosts, links and rules removed", sweep()).await?;
-        }
-        let folder = state.unwrap_or(None).map_or_else(Folder::from_env, |s| Ok(s.folder))?;
-        step("data and logs removed", async { folder.clear() }).await?;
-        lock.remove_all()?;
-        Ok(there)
-    }
-
-    /// The packages that [`Lab::up`] would install, and `consul` if it would have to be fetched.
-    ///
-    /// # Errors
-    /// A refusal when `LAB_DIR` can't be a lab's folder.
-    pub fn missing_packages() -> Result<Vec<&'static str>> {
-        Ok(packages::missing(&Folder::from_env()?))
-    }
-
-    /// Installs what is missing, and starts nothing of it.
-    ///
-    /// # Errors
-    /// When not root, or with the name of the package that could not be had.
-    pub async fn install_packages() -> Result<()> {
-        need_root("lab packages")?;
-        let lock = Lock::take(LOCK_WAIT).await?;
-        let installed = packages::ensure(&Folder::from_env()?).await;
-        if State::load()?.is_none() {
-            lock.remove_all()?;
-        }
-        installed.map(drop)
-    }
-
     /// The hosts that are on and can be reached.
     pub(crate) fn live(&self, state: &State) -> Vec<&Host> {
         let on = |h: &HostState| !h.cut && h.power.is_some_and(|p| p.init.is_alive());
@@ -325,12 +191,12 @@ impl Lab {
         state.save()
     }
 
-    async fn wait_engine(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+    pub(crate) async fn wait_engine(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
         until(format!("engine of {} answers", host.name), &state.folder, &[(host, power)], check).await
     }
 
-    async fn wait_swarm(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+    pub(crate) async fn wait_swarm(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         if !state.swarm {
             return Ok(());
         }
@@ -339,13 +205,13 @@ impl Lab {
         until(format!("Swarm manager {} ready", host.name), &state.folder, &[(host, power)], check).await
     }
 
-    async fn wait_consul(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+    pub(crate) async fn wait_consul(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let live = self.live(state);
         let check = async || ready::consul_voter(host, &live).await;
         until(format!("Consul voter {} healthy", host.name), &state.folder, &[(host, power)], check).await
     }
 
-    async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+    pub(crate) async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let check = async || ready::redis_in_sync(host, self.hosts.len() - 1).await;
         until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await
     }
@@ -357,60 +223,6 @@ impl Lab {
             rule: format!("the lab's hosts are h1 to h{}", self.hosts.len()),
         })
     }
-}
-
-async fn build(hosts: &[Host], state: &mut State) -> Result<()> {
-    step("bridge laid", net::lay_bridge()).await?;
-    let power = async {
-        for (at, host) in hosts.iter().enumerate() {
-            let power = host::start(host, hosts, &state.folder, &state.consul, Boot::First).await?;
-            part(state, at)?.power = Some(power);
-            state.save()?;
-        }
-        Ok(())
-    };
-    step(format!("{} hosts have power", hosts.len()), power).await?;
-    let lab = Lab { hosts: hosts.to_vec() };
-    let watched: Vec<(&Host, Power)> =
-        hosts.iter().zip(&state.hosts).filter_map(|(host, s)| Some((host, s.power?))).collect();
-    for (host, power) in &watched {
-        lab.wait_engine(host, *power, state).await?;
-    }
-    if let (true, Some((first, rest))) = (state.swarm, watched.split_first()) {
-        step(format!("Swarm founded by {}", first.0.name), swarm::init(first.0)).await?;
-        // One after the other: the managers take one change of their membership at a time.
-        for (host, power) in rest {
-            step(format!("{} joined", host.name), swarm::join(host, first.0)).await?;
-            lab.wait_swarm(host, *power, state).await?;
-        }
-    }
-    for (host, power) in &watched {
-        lab.wait_consul(host, *power, state).await?;
-        lab.wait_redis(host, *power, state).await?;
-    }
-    state.ready = true;
-    state.save()
-}
-
-/// Whether anything of a lab is on this machine.
-fn remains() -> bool {
-    let linked = |name: &str| std::path::Path::new("/sys/class/net").join(name).exists();
-    let host = |h: &Host| linked(&h.unit()) || std::path::Path::new(&h.netns_path()).exists();
-    linked(plan::BRIDGE) || Host::all(MAX_HOSTS).is_ok_and(|all| all.iter().any(host))
-}
-
-/// Removes hosts and wiring, whether or not a state file tells of them: what is a lab's is known by where it is.
-async fn sweep() -> Result<()> {
-    let state = State::load().ok().flatten();
-    for (at, host) in Host::all(MAX_HOSTS)?.iter().enumerate() {
-        let power = state.as_ref().and_then(|s| s.hosts.get(at)).and_then(|h| h.power);
-        host::stop(host, power).await?;
-    }
-    net::remove_bridge().await?;
-    if state.is_some_and(|s| s.made_netns_mount) {
-        net::remove_netns_mount().await?;
-    }
-    Ok(())
 }
 
 async fn change(verb: &'static str) -> Result<(Lock, State)> {
@@ -425,11 +237,11 @@ async fn change(verb: &'static str) -> Result<(Lock, State)> {
     }
 }
 
-fn part(state: &mut State, at: usize) -> Result<&mut HostState> {
+pub(crate) fn part(state: &mut State, at: usize) -> Result<&mut HostState> {
     state.hosts.get_mut(at).ok_or(Error::NotUp)
 }
 
-fn need_root(what: &'static str) -> Result<()> {
+pub(crate) fn need_root(what: &'static str) -> Result<()> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { what }) }
 }
 
@@ -450,7 +262,7 @@ pub(crate) fn host_at(hosts: &[Host], addr: Ipv4Addr) -> Option<String> {
     hosts.iter().find(|host| host.addr == addr).map(|host| host.name.clone())
 }
 
-const LOCK_WAIT: Duration = Duration::from_secs(90);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(90);
 const EXEC_LIMIT: Duration = Duration::from_secs(60);
 /// Each part comes up in seconds; a machine that is busy with a build takes several times that.
 const READY_LIMIT: Duration = Duration::from_secs(90);

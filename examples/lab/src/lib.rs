@@ -16,7 +16,7 @@
 //!
 //! | Module | What is in it |
 //! |---|---|
-//! | `lab`, `status` | the verbs; the questions |
+//! | `lab`, `build`, `status` | the verbs; up and down; the questions |
 //! | `plan`, `files`, `apt` | pure: names and addresses, configuration texts, apt sources |
 //! | `host`, `net`, `process` | power, wiring, processes known by number and start time |
 //! | `folder`, `state` | data on disk; the state file and the lock |
@@ -28,6 +28,7 @@
 #![deny(missing_docs)]
 
 mod apt;
+mod build;
 mod command;
 mod consul;
 mod error;
@@ -47,7 +48,8 @@ mod state;
 mod status;
 mod swarm;
 
+pub use build::Options;
 pub use error::{Error, Result};
-pub use lab::{Lab, Options};
+pub use lab::Lab;
 pub use plan::{Host, MAX_HOSTS, REDIS_MASTER};
 pub use status::{HostStatus, Leaders, Part, Status};
