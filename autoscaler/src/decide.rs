@@ -51,8 +51,9 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
         next.complete(now);
     }
     if let Some(replicas) = proposal {
-        // What an unknown signal might have asked for is at least what runs.
-        next.remember(now, if unknown { replicas.max(current) } else { replicas });
+        // With a signal unknown this is a lower bound of the truth, and still worth remembering. An outage that is
+        // longer than the policy's gap begins the windows anew, a shorter one does not.
+        next.remember(now, replicas);
         if policy.burst.is_some_and(|burst| is_burst(burst.threshold, replicas, current)) {
             next.burst(now);
         }

@@ -158,7 +158,7 @@ pub struct SignalPolicy {
     /// How far it may be off before anything moves.
     #[serde(default)]
     pub tolerance: Tolerance,
-    /// A value older than this is not used: the signal is unknown. In serialised form: seconds.
+    /// A value of this age or older is not used: the signal is unknown. In serialised form: seconds.
     #[serde(default = "default_max_age", with = "seconds")]
     pub max_age: Duration,
 }

@@ -51,7 +51,7 @@ fn usable(signal: &SignalPolicy, observation: &Observation) -> Result<(f64, Dura
         Reading::Value { value, .. } if !value.is_finite() || value < 0.0 => {
             Err(format!("its value was {value}, which is no amount of load"))
         }
-        Reading::Value { at, .. } if now.saturating_sub(at) > signal.max_age => Err(old(at)),
+        Reading::Value { at, .. } if now.saturating_sub(at) >= signal.max_age => Err(old(at)),
         Reading::Value { at, .. } if at.saturating_sub(now) > signal.max_age => {
             Err(format!("its time lies {} in the future", seconds(at.saturating_sub(now))))
         }

@@ -133,9 +133,7 @@ impl fmt::Display for JournalEntry {
         write!(f, "{}: ", self.service)?;
         match &self.event {
             Event::Leading => f.write_str("leading")?,
-            Event::LeaseLost => {
-                f.write_str("the lease was lost; nothing is written until it is held again")?
-            }
+            Event::LeaseLost => write!(f, "the lease was lost; nothing is written until it is held again")?,
             Event::LeaseFailed { why } => write!(f, "no lease: {why}")?,
             Event::Fenced { by } => write!(f, "term {by} wrote after this leader, which stops")?,
             Event::Paused => f.write_str("paused")?,

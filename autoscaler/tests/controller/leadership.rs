@@ -78,6 +78,17 @@ async fn a_higher_term_that_appears_between_read_and_write_ends_the_leadership()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_higher_term_ends_the_leadership_even_with_nothing_to_write() {
+    let running = Running::start(World::new(4, 280.0), |controller| controller);
+    sleep(TICK * 2).await;
+    running.world.lock().status.last_term = Some(Term(9));
+    sleep(TICK * 2).await;
+    assert!(running.events().contains(&Event::Fenced { by: Term(9) }));
+    assert_eq!(running.world.lock().tries, 0);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lower_term_never_writes() {
     let world = World::new(4, 412.0);
     let now = Duration::from_secs(1);

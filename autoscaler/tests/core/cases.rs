@@ -130,6 +130,18 @@ fn a_gap_in_the_observations_begins_the_window_anew() {
 }
 
 #[test]
+fn a_short_outage_does_not_begin_the_window_anew() {
+    let policy = policy().signal(SignalPolicy::new("cpu", Target::AveragePerInstance(50.0)));
+    let mut state = State::seeded(6, at(0));
+    for now in (5..60).step_by(5) {
+        let cpu = if now == 30 { Reading::NoData } else { Reading::value(100.0, at(now)) };
+        state = decide(&policy, &state, &seen(now, 6, 210.0).reading("cpu", cpu)).1;
+    }
+    let last = seen(60, 6, 210.0).reading("cpu", Reading::value(100.0, at(60)));
+    assert_eq!(decide(&policy, &state, &last).0.action, Action::ScaleTo(3));
+}
+
+#[test]
 fn a_change_by_somebody_else_begins_the_window_anew() {
     let mut state = State::seeded(2, at(0));
     for now in (5..=100).step_by(5) {
@@ -189,7 +201,7 @@ fn every_kind_of_no_value_is_unknown() {
     let cases = [
         (vec![], "it was not read"),
         (vec![Reading::NoData], "the source has no data"),
-        (vec![Reading::value(1.0, at(184))], "the last value is 16 s old"),
+        (vec![Reading::value(1.0, at(185))], "the last value is 15 s old"),
         (vec![Reading::Stale { at: at(100) }], "the last value is 100 s old"),
         (vec![Reading::value(1.0, at(216))], "its time lies 16 s in the future"),
         (vec![Reading::value(f64::NAN, at(200))], "its value was NaN, which is no amount of load"),

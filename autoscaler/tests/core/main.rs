@@ -1,4 +1,6 @@
 //! The core: its sentences, its properties, and its behaviour on a simulated service.
+// Helpers of tests may stop at the first surprise, as tests may.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
 mod plant;

@@ -33,7 +33,7 @@ fn a_ramp_is_followed_up_and_down_without_overload() {
 
 #[test]
 fn a_load_that_flaps_within_the_window_makes_it_go_up_and_stay() {
-    let load = |second: u64| (if second / 20 % 2 == 0 { 280.0 } else { 700.0 }, true);
+    let load = |second: u64| (if (second / 20).is_multiple_of(2) { 280.0 } else { 700.0 }, true);
     let outcome = play(&PLANT, &policy(), load, 4, 1_800);
     assert_eq!(outcome.last(), 10);
     assert_eq!(outcome.turns(4), 0, "{:?}", outcome.actions);
