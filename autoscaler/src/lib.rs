@@ -45,3 +45,7 @@ pub use observation::{Hold, Observation, Reading};
 pub use policy::{Burst, DuringUpdate, Policy, SignalPolicy, Target, Tolerance};
 pub use state::State;
 pub use validate::{PolicyError, PolicyErrors};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,8 +4,9 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::clock::now;
 use super::error::{JournalError, chain};
@@ -22,6 +23,8 @@ pub(super) struct Recorder {
     last: Option<(Kind, Duration)>,
     left_out: u32,
     saved_at: Option<Duration>,
+    /// The journal's last answer was an error.
+    failing: bool,
 }
 
 /// What two events have in common when the second one tells nothing new.
@@ -35,7 +38,15 @@ struct Kind {
 
 impl Recorder {
     pub(super) fn new(service: &str, journal: Arc<dyn Journal>, limit: Duration) -> Self {
-        Self { service: service.to_owned(), journal, limit, last: None, left_out: 0, saved_at: None }
+        Self {
+            service: service.to_owned(),
+            journal,
+            limit,
+            last: None,
+            left_out: 0,
+            saved_at: None,
+            failing: false,
+        }
     }
 
     /// Records an event, unless it repeats the last one within a minute.
@@ -50,6 +61,11 @@ impl Recorder {
             return;
         }
         self.last = Some((kind, at));
+        if let Event::Decided { decision, .. } = &event
+            && decision.reason == Reason::Unknown
+        {
+            warn!(target: "autoscaler", service = %self.service, %decision, "signals unknown");
+        }
         let left_out = std::mem::take(&mut self.left_out);
         let entry = JournalEntry { at, service: self.service.clone(), term, mode, event, left_out };
         let recorded = timeout(self.limit, self.journal.record(entry)).await;
@@ -58,7 +74,7 @@ impl Recorder {
 
     /// The saved state. One that can't be read is none, which is the careful choice: nothing is removed until a whole
     /// window was seen.
-    pub(super) async fn load_state(&self) -> Option<State> {
+    pub(super) async fn load_state(&mut self) -> Option<State> {
         let loaded = timeout(self.limit, self.journal.load_state(&self.service)).await;
         self.tell("loading the state", loaded).flatten()
     }
@@ -74,17 +90,21 @@ impl Recorder {
         }
     }
 
-    fn tell<T>(
-        &self,
-        tried: &str,
-        result: Result<Result<T, JournalError>, tokio::time::error::Elapsed>,
-    ) -> Option<T> {
+    /// Says once that the journal fails, not at every tick.
+    fn tell<T>(&mut self, tried: &str, result: Result<Result<T, JournalError>, Elapsed>) -> Option<T> {
         let error = match result {
-            Ok(Ok(value)) => return Some(value),
+            Ok(Ok(value)) => {
+                self.failing = false;
+                return Some(value);
+            }
             Ok(Err(error)) => chain(&error),
             Err(_) => format!("{tried} had no answer within {:?}", self.limit),
         };
-        warn!(target: "autoscaler", service = %self.service, error, "journal failed");
+        if std::mem::replace(&mut self.failing, true) {
+            debug!(target: "autoscaler", service = %self.service, error, "journal failed");
+        } else {
+            warn!(target: "autoscaler", service = %self.service, error, "journal failed");
+        }
         None
     }
 }

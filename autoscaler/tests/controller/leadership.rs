@@ -152,3 +152,28 @@ async fn shutdown_gives_the_lease_back() {
     sleep(TICK).await;
     waiting.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_believe_in_their_lease_the_lower_term_is_stopped() {
+    let world = World::new(4, 280.0);
+    let lease = FakeLease::new(&world);
+    let old = Running::start_with(world.clone(), lease.clone(), Arc::default(), |controller| controller);
+    sleep(TICK).await;
+    let new = Running::start_with(world.clone(), lease.clone(), Arc::default(), |controller| controller);
+    sleep(TICK).await;
+    assert_eq!(lease.lock().term, 2, "both were given a lease, and none was lost");
+    // Nobody else may lead from here on, so that the old one stays stopped.
+    lease.lock().blocked = true;
+    world.lock().load = Some(1_400.0);
+    sleep(TICK * 10).await;
+    world.lock().load = Some(420.0);
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.lock().status.wanted, 6);
+    let terms: Vec<Term> = world.lock().writes.iter().map(|&(_, _, term)| term).collect();
+    assert!(terms.is_sorted(), "{terms:?}");
+    assert_eq!(terms.last(), Some(&Term(2)));
+    assert!(old.events().contains(&Event::Fenced { by: Term(2) }), "{:#?}", old.sentences());
+    assert!(!new.events().iter().any(|event| matches!(event, Event::Fenced { .. })));
+    old.stop().await;
+    new.stop().await;
+}
