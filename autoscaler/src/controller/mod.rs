@@ -6,6 +6,8 @@
 //!
 //! A lease alone does not make a single writer: a leader that was paused wakes up believing in it. So every lease
 //! carries a [`Term`], and the target refuses a write when a higher term has written, in the same compare-and-set.
+//! (Until the new leader's first write nothing on the target tells the two apart; then both decide from the same
+//! count, and the compare-and-set lets one of them through.)
 //!
 //! ```
 //! use autoscaler::controller::*;

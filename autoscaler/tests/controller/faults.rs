@@ -78,6 +78,17 @@ async fn conflicts_without_end_wait_for_the_next_tick() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn conflicts_of_a_slow_target_leave_the_rest_of_the_tick_alone() {
+    let world = World::new(2, 412.0);
+    world.lock().target_faults.extend([Fault::Slow(Duration::from_millis(1_400)); 3]);
+    world.lock().write_faults.extend([Fault::Conflict; 3]);
+    let running = Running::start(world, |controller| controller);
+    sleep(TICK - Duration::from_millis(100)).await;
+    assert_eq!(running.world.lock().tries, 2, "the second try ended in the second half of the tick");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_against_a_count_that_changed_is_decided_anew_from_the_new_count() {
     let world = World::new(2, 412.0);
     world.lock().write_faults.push_back(Fault::Slow(Duration::from_secs(1)));

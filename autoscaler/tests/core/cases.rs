@@ -319,6 +319,19 @@ fn a_clock_that_steps_back_holds_once_and_begins_anew() {
 }
 
 #[test]
+fn what_lay_in_the_future_of_a_clock_that_stepped_back_is_now() {
+    let policy = policy().bounds(2, 100);
+    let (_, state) = decide(&policy, &State::seeded(4, at(0)), &seen(55, 4, 2_000.0));
+    let (_, state) = decide(&policy, &state, &seen(60, 8, 2_000.0));
+    let (decision, state) = decide(&policy, &state, &seen(25, 8, 2_000.0));
+    assert_eq!(decision.reason, Reason::ClockSteppedBack(Duration::from_secs(35)));
+    let (decision, state) = decide(&policy, &state, &seen(39, 8, 2_000.0));
+    assert_eq!(decision.reason, Reason::UpLimited, "{decision}");
+    let (decision, _) = decide(&policy, &state, &seen(40, 8, 2_000.0));
+    assert_eq!(decision.action, Action::ScaleTo(16), "{decision}");
+}
+
+#[test]
 fn an_invalid_policy_holds() {
     let decision = first(&policy().bounds(5, 4), &seen(5, 4, 5_000.0));
     assert_eq!(
