@@ -95,6 +95,10 @@ impl Client {
         self.inner.limits.request
     }
 
+    pub(crate) fn conflict_retries(&self) -> u32 {
+        self.inner.conflict_retries
+    }
+
     /// Calls and reads the answer.
     pub(crate) async fn call<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
         let (answer, endpoint) = self.send(&request).await?;
@@ -171,6 +175,7 @@ impl fmt::Debug for Client {
 pub struct ClientBuilder {
     endpoints: Vec<Result<Endpoint, String>>,
     limits: Limits,
+    conflict_retries: u32,
 }
 
 impl ClientBuilder {
@@ -199,6 +204,13 @@ impl ClientBuilder {
     /// The longest answer that is read, in bytes. The default is 64 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.limits.body = bytes;
+        self
+    }
+
+    /// How often a change is read and written anew because another writer came between, before the conflict is returned. The
+    /// default is 60, and never longer than 30 seconds: with a dozen writers at once each gets through after some tries.
+    pub fn max_conflict_retries(mut self, retries: u32) -> Self {
+        self.conflict_retries = retries;
         self
     }
 
@@ -238,8 +250,13 @@ impl ClientBuilder {
                 advice: "add at least one, such as unix:///var/run/docker.sock",
             });
         };
-        let inner =
-            Inner { first, others: sites.collect(), current: AtomicUsize::new(0), limits: self.limits };
+        let inner = Inner {
+            first,
+            others: sites.collect(),
+            current: AtomicUsize::new(0),
+            limits: self.limits,
+            conflict_retries: self.conflict_retries,
+        };
         let client = Client { inner: Arc::new(inner) };
         let (mut answered, mut attempts) = (false, Vec::new());
         for (index, site) in client.inner.sites().enumerate() {
@@ -268,6 +285,7 @@ impl ClientBuilder {
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
+            conflict_retries: 60,
             endpoints: Vec::new(),
             limits: Limits {
                 connect: Duration::from_secs(3),
@@ -291,6 +309,7 @@ struct Inner {
     others: Vec<Site>,
     current: AtomicUsize,
     limits: Limits,
+    conflict_retries: u32,
 }
 
 /// One engine and what is known of it.

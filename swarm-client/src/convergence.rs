@@ -287,7 +287,7 @@ fn best_by<'a, K: Ord>(
         best.entry(key)
             .and_modify(|old| {
                 if order(task) < order(old) {
-                    *old = task
+                    *old = task;
                 }
             })
             .or_insert(task);
@@ -324,3 +324,181 @@ fn job_tasks(seen: Seen<'_>) -> impl Iterator<Item = &Task> {
 /// The engine's default for a spec without an update block.
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 const MAX_ERRORS: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(mode: Value, state: Option<&str>, condition: &str) -> Service {
+        let mut value = json!({"ID": "s", "Spec": {"Name": "web", "Mode": mode,
+            "TaskTemplate": {"RestartPolicy": {"Condition": condition}}, "UpdateConfig": {"Monitor": 2_000_000_000}},
+            "JobStatus": {"JobIteration": {"Index": 4}}});
+        if let Some(state) = state {
+            value["UpdateStatus"] = json!({"State": state, "Message": "because"});
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn replicas(n: u64) -> Value {
+        json!({"Replicated": {"Replicas": n}})
+    }
+
+    /// Tasks written as `slot state desired node`, with ids by their place.
+    fn tasks(list: &[&str]) -> Vec<Task> {
+        let task = |(i, text): (usize, &&str)| {
+            let mut words = text.split(' ');
+            let mut next = || words.next().unwrap();
+            let (slot, state, desired, node) = (next().parse::<u64>().unwrap(), next(), next(), next());
+            let mut value = json!({"ID": format!("t{i}"), "DesiredState": desired, "Status": {"State": state},
+                                   "JobIteration": {"Index": 4}});
+            if slot > 0 {
+                value["Slot"] = json!(slot);
+            }
+            if node != "-" {
+                value["NodeID"] = json!(node);
+            }
+            serde_json::from_value(value).unwrap()
+        };
+        list.iter().enumerate().map(task).collect()
+    }
+
+    fn nodes() -> Vec<Node> {
+        [("a", "ready"), ("b", "unknown"), ("dead", "down")]
+            .map(|(id, state)| serde_json::from_value(json!({"ID": id, "Status": {"State": state}})).unwrap())
+            .to_vec()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Shows the same thing each second, ten times; what came of it and when.
+    fn run(service: &Service, tasks: &[Task]) -> (Option<Outcome>, Duration, Diagnosis) {
+        let (mut state, nodes) = (Convergence::new(None), nodes());
+        for second in 0..10 {
+            let now = second * SECOND;
+            if let Some(outcome) = state.step(Seen { service, tasks, nodes: &nodes }, now) {
+                return (Some(outcome), now, state.diagnosis().clone());
+            }
+        }
+        (None, 10 * SECOND, state.diagnosis().clone())
+    }
+
+    #[test]
+    fn what_counts_as_converged() {
+        let yes = |n| Some(Outcome::Converged { running: n });
+        let cases: &[(Value, &[&str], Option<Outcome>)] = &[
+            (replicas(2), &["1 running running a", "2 running running b"], yes(2)),
+            (replicas(0), &[], yes(0)),
+            (replicas(0), &["1 running shutdown a"], yes(0)),
+            // Slots may have gaps.
+            (replicas(2), &["3 running running a", "9 running running b"], yes(2)),
+            // Its past does not matter.
+            (replicas(1), &["1 failed shutdown a", "1 running running a"], yes(1)),
+            (replicas(2), &["1 running running a"], None),
+            (replicas(2), &["1 running running a", "2 starting running b"], None),
+            (replicas(2), &["1 running running a", "2 running shutdown b"], None),
+            (replicas(2), &["1 running running a", "2 running running dead"], None),
+            // One slot twice is one replica.
+            (replicas(2), &["1 running running a", "1 running running b"], None),
+            // Too many are not the wanted number either.
+            (replicas(1), &["1 running running a", "2 running running b"], None),
+            (json!({"Global": {}}), &["0 running running a", "0 running running b"], yes(2)),
+            (json!({"Global": {}}), &["0 running running a", "0 running running dead"], yes(1)),
+            (json!({"Global": {}}), &["0 running running a", "0 preparing running b"], None),
+            (json!({"Global": {}}), &[], None),
+            (json!({"Novel": {}}), &["1 running running a"], None),
+        ];
+        for (mode, list, expected) in cases {
+            let (outcome, at, _) = run(&service(mode.clone(), None, "any"), &tasks(list));
+            assert_eq!(outcome, *expected, "{mode} {list:?}");
+            if expected.is_some() {
+                assert_eq!(at, 2 * SECOND, "it must stay for the monitor time: {mode} {list:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn how_an_update_ends() {
+        let message = || "because".to_owned();
+        let all: &[&str] = &["1 running running a"];
+        let some: &[&str] = &["1 failed running a"];
+        for (state, list, expected) in [
+            ("paused", all, Some(Outcome::Paused { message: message() })),
+            ("rollback_paused", all, Some(Outcome::RollbackPaused { message: message() })),
+            ("rollback_completed", some, Some(Outcome::RolledBack { message: message() })),
+            ("rollback_started", all, Some(Outcome::RolledBack { message: message() })),
+            ("rollback_started", some, None),
+            ("updating", all, Some(Outcome::Converged { running: 1 })),
+            // Swarm's word alone does not make it so.
+            ("completed", some, None),
+            ("completed", all, Some(Outcome::Converged { running: 1 })),
+            ("novel", all, Some(Outcome::Converged { running: 1 })),
+        ] {
+            let (outcome, _, diagnosis) = run(&service(replicas(1), Some(state), "any"), &tasks(list));
+            assert_eq!(outcome, expected, "{state}");
+            assert_eq!(diagnosis.rolling_back, state == "rollback_started", "{state}");
+        }
+    }
+
+    #[test]
+    fn tasks_that_end_on_purpose() {
+        let done = |n| Some(Outcome::TasksCompleted { completed: n });
+        let job = |n: u64| json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": n}});
+        let cases: &[(Value, &str, &[&str], Option<Outcome>)] = &[
+            (replicas(1), "none", &["1 complete shutdown a"], done(1)),
+            (replicas(2), "on-failure", &["1 complete shutdown a", "2 running running b"], done(1)),
+            (replicas(1), "any", &["1 complete shutdown a"], None),
+            (replicas(1), "none", &["1 failed shutdown a"], None),
+            (job(2), "none", &["1 complete complete a", "2 complete complete b"], done(2)),
+            (job(2), "none", &["1 complete complete a", "2 running complete b"], None),
+            (json!({"GlobalJob": {}}), "none", &["0 complete complete a", "0 complete complete b"], done(2)),
+            (json!({"GlobalJob": {}}), "none", &["0 complete complete a", "0 running complete b"], None),
+            (json!({"GlobalJob": {}}), "none", &[], None),
+        ];
+        for (mode, condition, list, expected) in cases {
+            let (outcome, _, _) = run(&service(mode.clone(), None, condition), &tasks(list));
+            assert_eq!(outcome, *expected, "{mode} {condition} {list:?}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_starts_the_clock_anew() {
+        let (mut state, nodes, service) =
+            (Convergence::new(Some(3 * SECOND)), nodes(), service(replicas(1), None, "any"));
+        let mut at = |second: u32, list: &[&str]| {
+            state.step(Seen { service: &service, tasks: &tasks(list), nodes: &nodes }, second * SECOND)
+        };
+        let first = ["1 running running a"];
+        assert_eq!(at(0, &first), None);
+        assert_eq!(at(2, &first), None);
+        // Another task took the slot between two looks: the number never fell, yet it is not stable.
+        assert_eq!(at(3, &["1 failed shutdown a", "1 running running a"]), None);
+        assert_eq!(at(5, &["1 failed shutdown a", "1 running running a"]), None);
+        assert_eq!(
+            at(6, &["1 failed shutdown a", "1 running running a"]),
+            Some(Outcome::Converged { running: 1 })
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let mut list = tasks(&[
+            "1 running running a",
+            "2 pending running -",
+            "3 preparing running b",
+            "4 failed shutdown a",
+        ]);
+        let error = "no suitable node (insufficient resources on 2 nodes; scheduling constraints not satisfied on 1 node)";
+        list[1].status.err = Some(error.to_owned());
+        list[3].status.err = Some("task: non-zero exit (1)".to_owned());
+        let (outcome, _, diagnosis) = run(&service(replicas(3), Some("updating"), "any"), &list);
+        assert_eq!(outcome, None);
+        assert_eq!(
+            Outcome::TimedOut { diagnosis }.to_string(),
+            "timed out: 1 of 3 running, 1 pending, 1 preparing; no suitable node: insufficient resources on 2 nodes, \
+             placement constraints not satisfied on 1 node; task: non-zero exit (1)"
+        );
+        let (_, _, nowhere) = run(&service(json!({"Global": {}}), None, "any"), &[]);
+        assert_eq!(nowhere.to_string(), "0 running and no task wanted anywhere; check the placement");
+    }
+}

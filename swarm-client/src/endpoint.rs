@@ -41,7 +41,7 @@ impl Endpoint {
         match scheme {
             "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
             "unix" => Err(bad("the socket's path is not absolute")),
-            "tcp" | "http" => authority(rest.trim_end_matches('/')).map_err(|problem| bad(problem)),
+            "tcp" | "http" => authority(rest.trim_end_matches('/')).map_err(bad),
             "https" => Err(bad("TLS is not supported")),
             "ssh" => Err(bad("ssh is not supported, but a forwarded socket is")),
             "npipe" => Err(bad("named pipes are not supported")),

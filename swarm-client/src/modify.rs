@@ -154,7 +154,7 @@ pub(crate) async fn modify<T: Object, E>(
             Ok(()) => return Ok(Modified { spec, written: true, attempts }),
             Err(error) if error.is_conflict() => {
                 let wait = BACKOFF.wait(attempts - 1, rand::random());
-                if attempts >= MAX_ATTEMPTS || Instant::now() + wait >= deadline {
+                if attempts > client.conflict_retries() || Instant::now() + wait >= deadline {
                     return Err(Error::Contended { what, attempts }.into());
                 }
                 debug!(what, attempts, "another writer came between, reading again");
@@ -175,5 +175,4 @@ pub(crate) fn never_refused<T>(result: Result<T, ModifyError<std::convert::Infal
 
 /// A write takes some milliseconds; with the cap, a dozen writers at once still get through.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(10), cap: Duration::from_millis(500) };
-const MAX_ATTEMPTS: u32 = 60;
 const DEADLINE: Duration = Duration::from_secs(30);

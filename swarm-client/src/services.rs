@@ -174,7 +174,6 @@ impl Services {
     }
 
     /// The rollout of a service's present spec, to be waited for: after a create, an update or a scale.
-    #[must_use]
     pub fn rollout(&self, name: impl Into<String>) -> Rollout {
         Rollout::new(self.client.clone(), name.into())
     }

@@ -45,7 +45,6 @@ pub struct ServiceSpec {
 
 impl ServiceSpec {
     /// Starts a spec of one replica.
-    #[must_use]
     pub fn builder(name: impl Into<String>, image: impl Into<String>) -> ServiceSpecBuilder {
         ServiceSpecBuilder::new(name.into(), image.into())
     }

@@ -196,6 +196,7 @@ impl TaskState {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that makes the enum marks no default")]
 impl Default for TaskState {
     fn default() -> Self {
         Self::New
