@@ -343,7 +343,7 @@ async fn a_write_moves_on_only_when_nothing_was_done() {
         match result {
             Ok(_) => assert!(moves),
             Err(error) => {
-                assert!(!moves && error.is_outcome_unknown() && error.is_retryable(), "{first:?}: {error}")
+                assert!(!moves && error.is_outcome_unknown() && error.is_retryable(), "{first:?}: {error}");
             }
         }
     }
