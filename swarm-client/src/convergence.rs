@@ -6,10 +6,10 @@
 //! service). When all are there they must stay, the very same ones, for the stable time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 use std::time::Duration;
 
 use crate::model::{Mode, Node, NodeId, RestartCondition, Service, Task, TaskId, TaskState, UpdateState};
+use crate::outcome::{Diagnosis, Outcome};
 use crate::pending::PendingReason;
 
 /// What was seen at one moment.
@@ -19,116 +19,6 @@ pub(crate) struct Seen<'a> {
     /// The tasks of its present spec.
     pub(crate) tasks: &'a [Task],
     pub(crate) nodes: &'a [Node],
-}
-
-/// How the wait for a rollout ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Each task of the present spec runs, and has for the stable time.
-    Converged {
-        /// How many tasks run.
-        running: u64,
-    },
-    /// Its tasks have ended, as they were meant to: a job, or a restart policy that does not replace what ended well.
-    TasksCompleted {
-        /// How many ended.
-        completed: u64,
-    },
-    /// Too many tasks failed; Swarm does nothing until the next update.
-    Paused {
-        /// Swarm's words.
-        message: String,
-    },
-    /// Too many tasks failed, and the service is back at the spec before.
-    RolledBack {
-        /// Swarm's words.
-        message: String,
-    },
-    /// Too many tasks failed on the way back too; Swarm does nothing until the next update.
-    RollbackPaused {
-        /// Swarm's words.
-        message: String,
-    },
-    /// The service was removed while it was waited for.
-    Removed,
-    /// It took longer than the caller wanted to wait; the rollout goes on.
-    TimedOut {
-        /// What was missing.
-        diagnosis: Diagnosis,
-    },
-}
-
-impl Outcome {
-    /// True if the service became what was wanted.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        matches!(self, Self::Converged { .. } | Self::TasksCompleted { .. })
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Converged { running } => write!(f, "converged: {running} running"),
-            Self::TasksCompleted { completed } => write!(f, "completed: {completed} ended as they should"),
-            Self::Paused { message } => write!(f, "paused by failures: {message}"),
-            Self::RolledBack { message } => write!(f, "rolled back: {message}"),
-            Self::RollbackPaused { message } => write!(f, "rollback paused by failures: {message}"),
-            Self::Removed => f.write_str("the service was removed"),
-            Self::TimedOut { diagnosis } => write!(f, "timed out: {diagnosis}"),
-        }
-    }
-}
-
-/// What a service lacks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Diagnosis {
-    /// Tasks that run.
-    pub running: u64,
-    /// Tasks that are wanted; `None` if that cannot be told, as for a global service that fits no node.
-    pub wanted: Option<u64>,
-    /// True if all were there, but not for long enough.
-    pub settling: bool,
-    /// True if Swarm is on its way back to the spec before.
-    pub rolling_back: bool,
-    /// How many tasks are in each state short of running.
-    pub on_the_way: BTreeMap<String, u64>,
-    /// Why tasks find no node.
-    pub pending: Vec<PendingReason>,
-    /// What went wrong in other tasks, each text once.
-    pub errors: Vec<String>,
-    /// Why the last look failed, if it did.
-    pub last_read_error: Option<String>,
-}
-
-impl fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.wanted {
-            Some(wanted) => write!(f, "{} of {wanted} running", self.running)?,
-            None => write!(f, "{} running and no task wanted anywhere; check the placement", self.running)?,
-        }
-        if self.settling {
-            f.write_str(", not yet for long enough")?;
-        }
-        if self.rolling_back {
-            f.write_str(", rolling back")?;
-        }
-        for (state, count) in &self.on_the_way {
-            write!(f, ", {count} {state}")?;
-        }
-        for (i, reason) in self.pending.iter().enumerate() {
-            write!(f, "{}{reason}", if i == 0 { "; no suitable node: " } else { ", " })?;
-        }
-        for error in &self.errors {
-            write!(f, "; {error}")?;
-        }
-        if let Some(error) = &self.last_read_error {
-            write!(f, "; the last look failed: {error}")?;
-        }
-        Ok(())
-    }
 }
 
 /// The state machine. Times are since any fixed moment.

@@ -27,9 +27,7 @@ pub enum Error {
         advice: &'static str,
     },
     /// No connection came about, so nothing was sent.
-    #[error(
-        "{what}: could not connect to {endpoint}: {source}; check that the engine runs and that the address is right"
-    )]
+    #[error("{what}: could not connect to {endpoint}: {source}; {}", connect_advice(source))]
     Unreachable {
         /// What was tried.
         what: String,
@@ -161,7 +159,7 @@ impl Error {
         self.reason() == Some(Reason::Ambiguous)
     }
 
-    /// No engine that was asked is a manager at work: each is a worker, or in no swarm.
+    /// No engine that was asked is a manager: each is a worker, or in no swarm.
     #[must_use]
     pub fn is_not_manager(&self) -> bool {
         self.all(&|e| matches!(e.reason(), Some(Reason::NotManager | Reason::NotInSwarm)))
@@ -229,7 +227,7 @@ impl Error {
             | Self::Timeout { .. }
             | Self::Contended { .. } => true,
             Self::Engine { reason, status, .. } => match reason {
-                Reason::Conflict | Reason::NoLeader | Reason::LeaderLost | Reason::NotManager => true,
+                Reason::Conflict | Reason::NoLeader | Reason::LeaderLost | Reason::ManagerStarting => true,
                 Reason::Other => matches!(status, 429 | 500 | 502 | 503 | 504),
                 _ => false,
             },
@@ -281,6 +279,13 @@ impl<E> ModifyError<E> {
             Self::Refused(refusal) => Some(refusal),
             Self::Swarm(_) => None,
         }
+    }
+}
+
+fn connect_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "run as root or as a member of the socket's group",
+        _ => "check that the engine runs and that the address is right",
     }
 }
 

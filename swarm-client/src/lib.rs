@@ -40,11 +40,14 @@ mod backoff;
 #[cfg(feature = "bollard")]
 mod bollard_client;
 mod client;
+mod client_builder;
 mod convergence;
 mod endpoint;
+mod engines;
 mod error;
 mod modify;
 mod nodes;
+mod outcome;
 mod pending;
 mod reach;
 mod reason;
@@ -58,8 +61,8 @@ mod transport;
 #[cfg(feature = "bollard")]
 pub use bollard;
 
-pub use client::{Client, ClientBuilder};
-pub use convergence::{Diagnosis, Outcome};
+pub use client::Client;
+pub use client_builder::ClientBuilder;
 pub use endpoint::Endpoint;
 pub use error::{Error, ModifyError, Result};
 pub use model::{
@@ -69,6 +72,7 @@ pub use model::{
 };
 pub use modify::Modified;
 pub use nodes::Nodes;
+pub use outcome::{Diagnosis, Outcome};
 pub use pending::{Clause, PendingReason};
 pub use reach::{TaskEndpoint, endpoints};
 pub use reason::Reason;

@@ -7,7 +7,6 @@ use crate::model::{Node, NodeId, Task, TaskId};
 
 /// A port at which a task can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct TaskEndpoint {
     /// The task.
     pub task_id: TaskId,

@@ -16,8 +16,10 @@ pub enum Reason {
     NotFound,
     /// The name is taken.
     AlreadyExists,
-    /// The engine is a worker, or a manager that is still starting.
+    /// The engine is a worker.
     NotManager,
+    /// The engine is a manager that still starts, or that does not find the others.
+    ManagerStarting,
     /// The engine is in no swarm.
     NotInSwarm,
     /// The engine is in a swarm already.
@@ -60,6 +62,7 @@ impl Reason {
         matches!(
             self,
             Self::NotManager
+                | Self::ManagerStarting
                 | Self::NotInSwarm
                 | Self::Locked
                 | Self::CertificateExpired
@@ -80,6 +83,7 @@ impl Reason {
             Self::NotFound => "check the name",
             Self::AlreadyExists => "choose another name or update what exists",
             Self::NotManager => "send it to a swarm manager",
+            Self::ManagerStarting => "wait, or look at the other managers",
             Self::NotInSwarm => "run `docker swarm init` or join a swarm first",
             Self::AlreadyInSwarm => "leave the present swarm first",
             Self::Locked => "unlock the manager with `docker swarm unlock`",
@@ -104,6 +108,7 @@ impl fmt::Display for Reason {
             Self::NotFound => "not found",
             Self::AlreadyExists => "name taken",
             Self::NotManager => "not a manager",
+            Self::ManagerStarting => "manager not ready",
             Self::NotInSwarm => "not in a swarm",
             Self::AlreadyInSwarm => "already in a swarm",
             Self::Locked => "locked",
@@ -142,6 +147,7 @@ const TABLE: &[(&str, Reason)] = &[
     ("this node is not part of a swarm", Reason::NotInSwarm),
     // An engine without a swarm says "not a swarm manager" too: the advice it adds tells it from a worker.
     ("not a swarm manager. use \"docker swarm init\"", Reason::NotInSwarm),
+    ("manager is being prepared or has trouble connecting", Reason::ManagerStarting),
     ("not a swarm manager", Reason::NotManager),
     ("the swarm does not have a leader", Reason::NoLeader),
     // The manager could not even dial the leader, so the request never left it.
@@ -181,7 +187,7 @@ mod tests {
         (
             503,
             "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.",
-            Reason::NotManager,
+            Reason::ManagerStarting,
         ),
         (
             503,

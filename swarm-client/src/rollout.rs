@@ -7,10 +7,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::client::Client;
-use crate::convergence::{Convergence, Outcome, Seen};
+use crate::convergence::{Convergence, Seen};
 use crate::error::{Error, Result};
 use crate::model::Service;
 use crate::modify;
+use crate::outcome::Outcome;
 
 /// A service's rollout, made by [`Services::rollout`](crate::Services::rollout).
 #[derive(Debug, Clone)]

@@ -174,7 +174,7 @@ impl Services {
     }
 
     /// The rollout of a service's present spec, to be waited for: after a create, an update or a scale.
-    pub fn rollout(&self, name: impl Into<String>) -> Rollout {
-        Rollout::new(self.client.clone(), name.into())
+    pub fn rollout(&self, name: impl AsRef<str>) -> Rollout {
+        Rollout::new(self.client.clone(), name.as_ref().to_owned())
     }
 }

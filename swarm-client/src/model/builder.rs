@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::network::{EndpointMode, EndpointSpec, NetworkAttachment, PortConfig, Protocol, PublishMode};
 use super::scalar::Nanos;
-use super::service_spec::{
+use super::service_spec::{ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder};
+use super::task_spec::{
     ContainerSpec, Healthcheck, Mount, Placement, ResourceLimits, Resources, RestartCondition, RestartPolicy,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    TaskSpec,
 };
 
 /// Builds a [`ServiceSpec`]. What it does not ask about can be set on the fields of the result.

@@ -16,6 +16,7 @@ mod service;
 mod service_spec;
 mod swarm;
 mod task;
+mod task_spec;
 
 pub use builder::ServiceSpecBuilder;
 pub use info::{EngineInfo, LocalNodeState, SwarmInfo};
@@ -24,11 +25,14 @@ pub use node::{Availability, ManagerStatus, Node, NodeDescription, NodeSpec, Nod
 pub use scalar::{Nanos, NodeId, Rest, ServiceId, TaskId, Version};
 pub use service::{Service, ServiceStatus, UpdateState, UpdateStatus};
 pub use service_spec::{
-    ContainerSpec, FailureAction, Healthcheck, Mode, Mount, Placement, Replicated, ResourceLimits, Resources,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    FailureAction, Mode, Replicated, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 pub use swarm::{JoinToken, Swarm, SwarmSpec};
 pub use task::{ContainerStatus, PortStatus, Task, TaskState, TaskStatus};
+pub use task_spec::{
+    ContainerSpec, Healthcheck, Mount, Placement, ResourceLimits, Resources, RestartCondition, RestartPolicy,
+    TaskSpec,
+};
 
 #[cfg(test)]
 mod tests {

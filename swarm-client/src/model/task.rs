@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::{PortConfig, PublishMode};
 use super::scalar::{NodeId, Rest, ServiceId, TaskId, Version, null_default, open_enum};
-use super::service_spec::TaskSpec;
+use super::task_spec::TaskSpec;
 
 /// One attempt to run one container. It is never restarted: another task in the same slot replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
