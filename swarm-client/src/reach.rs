@@ -48,7 +48,11 @@ pub fn endpoints(tasks: &[Task], nodes: &[Node]) -> Vec<TaskEndpoint> {
             })
         })
         .collect();
-    found.sort_by(|a, b| (a.slot, &a.task_id, a.target_port).cmp(&(b.slot, &b.task_id, b.target_port)));
+    found.sort_by(|a, b| {
+        (a.slot, &a.task_id, a.target_port, a.addr).cmp(&(b.slot, &b.task_id, b.target_port, b.addr))
+    });
+    // An engine with IPv6 lists each port twice, once for each family.
+    found.dedup();
     found
 }
 
@@ -61,6 +65,7 @@ mod tests {
         serde_json::from_value(json!({
             "ID": id, "ServiceID": "s", "Slot": slot, "NodeID": node, "DesiredState": desired,
             "Status": {"State": state, "PortStatus": {"Ports": [
+                {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30000 + slot, "PublishMode": "host"},
                 {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30000 + slot, "PublishMode": "host"},
                 {"Protocol": "udp", "TargetPort": 81, "PublishedPort": 31000, "PublishMode": "host"},
             ]}}

@@ -88,9 +88,11 @@ impl Reason {
             Self::AlreadyInSwarm => "leave the present swarm first",
             Self::Locked => "unlock the manager with `docker swarm unlock`",
             Self::CertificateExpired => "let the engine leave the swarm and join again",
-            Self::NoLeader => "bring more than half of the managers online, then try again",
+            Self::NoLeader => {
+                "check the addresses and bring more than half of the managers online, then try again"
+            }
             Self::LeaderLost => "look whether it was done, then try again",
-            Self::Quorum => "add or repair managers first",
+            Self::Quorum => "add or repair managers first, or force it",
             Self::JoinPending => "poll the engine's info until it is active",
             Self::Ambiguous => "use the full id",
             Self::ApiVersion => "use an engine and a client that share an API version",

@@ -159,10 +159,10 @@ pub(crate) fn without_values(message: &str) -> String {
     out
 }
 
-/// Cuts join tokens and unlock keys out of an engine's words, and what is too long off.
+/// Cuts join tokens and unlock keys out of an engine's words, and a final stop and what is too long off.
 pub(crate) fn without_secrets(message: &str) -> String {
     let mut out = String::new();
-    let mut rest = message.trim();
+    let mut rest = message.trim().trim_end_matches('.');
     while let Some(at) = SECRETS.iter().filter_map(|prefix| rest.find(prefix)).min() {
         out.push_str(&rest[..at]);
         out.push_str("(redacted)");
