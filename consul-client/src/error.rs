@@ -208,6 +208,7 @@ pub struct Answer {
 
 impl Answer {
     pub(crate) fn new(endpoint: String, status: u16, text: &str, write: bool) -> Self {
+        let text = without_ids(text);
         let mut end = text.len().min(MAX_TEXT);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -227,6 +228,28 @@ impl fmt::Display for Answer {
     }
 }
 
+/// Consul quotes the session or token that it does not know, and both are UUIDs: whoever reads one in a log can use it.
+fn without_ids(text: &str) -> String {
+    let is_id = |piece: &str| {
+        piece.len() == 36
+            && piece.bytes().enumerate().all(|(i, byte)| match i {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            })
+    };
+    let pieces = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    pieces
+        .map(|piece| {
+            let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            if is_id(word) {
+                format!("<id>{}", piece.get(word.len()..).unwrap_or_default())
+            } else {
+                piece.to_owned()
+            }
+        })
+        .collect()
+}
+
 /// Enough for Consul's longest message, too little for a page of HTML to fill a log.
 const MAX_TEXT: usize = 512;
 
@@ -238,6 +261,12 @@ mod tests {
     fn a_long_text_is_cut_at_a_character() {
         let answer = Answer::new("GET /v1/x".into(), 500, &"ä".repeat(1000), false);
         assert!(answer.text.len() <= MAX_TEXT && answer.text.chars().all(|c| c == 'ä'));
+    }
+
+    #[test]
+    fn ids_are_left_out() {
+        let text = "Session id '88e0b175-6559-c1b8-c352-14dc942640d4' not found, 88e0b175-6559-c1b8-c352-14dc942640d4, web-1 ä";
+        assert_eq!(without_ids(text), "Session id '<id>' not found, <id>, web-1 ä");
     }
 
     #[test]
