@@ -33,7 +33,8 @@
 //!
 //! A call is built by a pure function, sent by one file (`transport`), decoded by a pure function. Waits have deadlines, repetitions
 //! have jitter and end with the call's deadline, connections are capped below the server's limit per address. Events go to
-//! `tracing`: `consul call is repeated`, `consul watch failed`, `consul lock acquired`, `consul lock lost`.
+//! `tracing`: `consul call is repeated` (debug), `consul watch failed` (warn) and `consul watch recovered`, `consul lock acquired` (info)
+//! and `consul lock lost` (warn), with the fields `endpoint` or `key`, and `error`, `why`, `fence`, `delay_ms` or `seconds`.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -72,6 +73,6 @@ pub use operator::{Operator, RaftPeer};
 pub use registration::{Check, ServiceRegistration};
 pub use response::{Consistency, Meta, Response};
 pub use sessions::{Behavior, Session, SessionOptions, Sessions};
-pub use status::Status;
-pub use types::{AgentService, CheckStatus, HealthCheck, Node};
+pub use status::StatusApi;
+pub use types::{AgentService, HealthCheck, Node, Status};
 pub use watch::{Snapshot, Watch, WatchState};

@@ -63,6 +63,8 @@ pub struct Meta {
     pub last_contact: Option<Duration>,
     /// Whether the answering server knew a leader.
     pub known_leader: Option<bool>,
+    /// Whether the server left something out that the token may not see. Servers before 1.12 do not tell.
+    pub filtered_by_acls: Option<bool>,
 }
 
 impl Meta {
@@ -74,6 +76,7 @@ impl Meta {
                 .and_then(|v| v.parse().ok())
                 .map(Duration::from_millis),
             known_leader: text("x-consul-knownleader").and_then(|value| value.parse().ok()),
+            filtered_by_acls: text("x-consul-results-filtered-by-acls").and_then(|value| value.parse().ok()),
         }
     }
 }

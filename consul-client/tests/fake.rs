@@ -1,5 +1,7 @@
 //! Servers that misbehave: garbage, silence, redirects, lost answers, lies about emptiness.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{
     sync::{
         Arc,
@@ -305,6 +307,16 @@ async fn an_empty_list_without_an_index_is_a_failure() {
     assert!(error.to_string().contains("X-Consul-Index"), "{error}");
     // Half a second of failures: growing pauses, not a storm.
     assert!(fake.requests() < 10, "{}", fake.requests());
+}
+
+#[tokio::test]
+async fn what_the_token_may_not_see_is_not_nothing() {
+    let head = "x-consul-index: 7\r\nx-consul-results-filtered-by-acls: true\r\n";
+    let fake = Fake::start(move |_, _| answer_with("200 OK", head, "[]")).await;
+    let mut watch = fake.client().health().service("web").watch();
+    assert!(tokio::time::timeout(Duration::from_millis(200), watch.next()).await.is_err());
+    let WatchState::Failing { error, .. } = watch.state() else { panic!("{:?}", watch.state()) };
+    assert!(error.is_denied(), "{error}");
 }
 
 #[tokio::test]

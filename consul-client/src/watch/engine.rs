@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Client, Consistency, Error, Response, Result,
     backoff::{Backoff, Bucket},
+    error::Answer,
     request::{Raw, Request},
 };
 
@@ -40,6 +41,7 @@ impl<T: Clone + PartialEq> Engine<T> {
         let (base, state) = match source.base {
             Ok(base) => (Some(base), WatchState::Starting),
             Err(error) => {
+                tracing::warn!(%error, "consul watch failed");
                 (None, WatchState::Failing { error: Arc::new(error), since: std::time::Instant::now() })
             }
         };
@@ -88,6 +90,10 @@ impl<T: Clone + PartialEq> Engine<T> {
 
     async fn fetch(&self, request: &Request) -> Result<(Response<Vec<T>>, u64)> {
         let answer = (self.decode)(request, &self.client.call(request).await?)?;
+        if answer.value.is_empty() && answer.meta.filtered_by_acls == Some(true) {
+            let text = "everything was left out because the token may not see it";
+            return Err(Error::Denied(Answer::new(request.endpoint(), 200, text, false)));
+        }
         // An answer without an index is not Consul's, and an empty one would empty the set.
         let index = answer.meta.index.ok_or_else(|| Error::Decode {
             endpoint: request.endpoint(),
@@ -125,12 +131,15 @@ impl<T: Clone + PartialEq> Engine<T> {
 
     async fn fail(&mut self, request: &Request, error: Error) {
         let delay = self.backoff.next(rand::random());
-        tracing::debug!(endpoint = %request.endpoint(), %error, delay_ms = delay.as_millis(), "consul watch failed");
+        let endpoint = request.endpoint();
         self.cursor.failed();
         self.state.send_modify(|state| {
-            let since = match state {
-                WatchState::Failing { since, .. } => *since,
-                _ => std::time::Instant::now(),
+            let since = if let WatchState::Failing { since, .. } = state {
+                tracing::debug!(endpoint, %error, delay_ms = delay.as_millis(), "consul watch fails on");
+                *since
+            } else {
+                tracing::warn!(endpoint, %error, "consul watch failed");
+                std::time::Instant::now()
             };
             *state = WatchState::Failing { error: Arc::new(error), since };
         });
@@ -138,10 +147,13 @@ impl<T: Clone + PartialEq> Engine<T> {
     }
 
     fn set_live(&self) {
-        self.state.send_if_modified(|state| {
-            let changes = !matches!(state, WatchState::Live);
-            *state = WatchState::Live;
-            changes
+        self.state.send_if_modified(|state| match std::mem::replace(state, WatchState::Live) {
+            WatchState::Live => false,
+            WatchState::Failing { since, .. } => {
+                tracing::info!(seconds = since.elapsed().as_secs_f64(), "consul watch recovered");
+                true
+            }
+            _ => true,
         });
     }
 
