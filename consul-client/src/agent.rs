@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentService, CheckStatus, Client, Error, HealthCheck, Result, ServiceRegistration, escape,
-    request::Request, types::null_is_default,
+    AgentService, Client, Error, HealthCheck, Result, ServiceRegistration, Status, escape, request::Request,
+    types::null_is_default,
 };
 
 /// See [`Client::agent`].
@@ -76,14 +76,14 @@ impl Agent {
     /// # Errors
     /// [`Error::Rejected`] when the agent has no such TTL check (it restarted without its data: register again);
     /// [`Error::Invalid`] for a status other than passing, warning or critical.
-    pub async fn update_ttl(&self, check_id: &str, status: CheckStatus, note: &str) -> Result<()> {
+    pub async fn update_ttl(&self, check_id: &str, status: Status, note: &str) -> Result<()> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Update<'a> {
-            status: CheckStatus,
+            status: Status,
             output: &'a str,
         }
-        if !matches!(status, CheckStatus::Passing | CheckStatus::Warning | CheckStatus::Critical) {
+        if !matches!(status, Status::Passing | Status::Warning | Status::Critical) {
             return Err(Error::invalid(
                 "status",
                 &format!("{status:?}"),

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::{
     Agent, Catalog, ClientBuilder, Error, Health, Kv, LockBuilder, Meta, Operator, Response, Result,
-    Sessions, Status,
+    Sessions, StatusApi,
     address::Address,
     request::{Raw, Request},
     transport::Transport,
@@ -46,8 +46,8 @@ impl Client {
     }
 
     /// Who leads, who votes.
-    pub fn status(&self) -> Status {
-        Status::new(self.clone())
+    pub fn status(&self) -> StatusApi {
+        StatusApi::new(self.clone())
     }
 
     /// This agent: its services, its checks, the members it sees.

@@ -124,7 +124,7 @@ impl ServiceEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CheckStatus, Meta, request::Raw};
+    use crate::{Meta, Status, request::Raw};
 
     #[test]
     fn the_query_is_built_from_what_was_asked() {
@@ -143,6 +143,6 @@ mod tests {
         let raw = Raw { status: 200, meta: Meta::default(), body: body.into() };
         let list: Vec<ServiceEntry> = Request::get("/").decode(&raw).unwrap().value;
         assert_eq!(list[0].address(), "127.0.0.1");
-        assert_eq!(list[0].checks[0].status, CheckStatus::Unknown);
+        assert_eq!(list[0].checks[0].status, Status::Unknown);
     }
 }

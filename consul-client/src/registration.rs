@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use crate::{CheckStatus, request::millis};
+use crate::{Status, request::millis};
 
 /// A service instance for [`Agent::register`](crate::Agent::register).
 ///
@@ -109,7 +109,7 @@ pub struct Check {
     )]
     deregister_critical_after: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<CheckStatus>,
+    status: Option<Status>,
 }
 
 impl Check {
@@ -159,7 +159,7 @@ impl Check {
     }
 
     /// The status until the first result.
-    pub fn initial_status(mut self, status: CheckStatus) -> Self {
+    pub fn initial_status(mut self, status: Status) -> Self {
         self.status = Some(status);
         self
     }
@@ -199,7 +199,7 @@ mod tests {
         let check = Check::http("http://h/healthz")
             .interval(Duration::from_millis(1500))
             .deregister_critical_after(Duration::from_secs(60))
-            .initial_status(CheckStatus::Passing);
+            .initial_status(Status::Passing);
         let full = ServiceRegistration::new("web", "web-1").port(80).tag("a").meta("k", "v").check(check);
         assert_eq!(
             serde_json::to_value(full).unwrap(),

@@ -4,11 +4,11 @@ use crate::{Client, Result, request::Request};
 
 /// See [`Client::status`].
 #[derive(Debug, Clone)]
-pub struct Status {
+pub struct StatusApi {
     client: Client,
 }
 
-impl Status {
+impl StatusApi {
     pub(crate) fn new(client: Client) -> Self {
         Self { client }
     }

@@ -60,7 +60,7 @@ pub struct HealthCheck {
     #[serde(default, deserialize_with = "null_is_default")]
     pub name: String,
     /// The result.
-    pub status: CheckStatus,
+    pub status: Status,
     /// What the check wrote.
     #[serde(default, deserialize_with = "null_is_default")]
     pub output: String,
@@ -73,7 +73,7 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum CheckStatus {
+pub enum Status {
     /// Well.
     Passing,
     /// In use, but ailing; `passing` queries leave it out.
