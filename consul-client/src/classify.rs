@@ -26,6 +26,8 @@ fn internal(answer: Answer) -> Error {
     let has = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
     if has(DENIED) {
         Error::Denied(answer)
+    } else if has(NOT_READY) {
+        Error::NotReady(answer)
     } else if has(NOT_CARRIED_OUT) {
         Error::NoLeader(answer)
     } else if has(MAYBE_CARRIED_OUT) {
@@ -42,6 +44,7 @@ fn unknown(answer: Answer) -> Error {
 }
 
 const DENIED: &[&str] = &["permission denied", "acl not found"];
+const NOT_READY: &[&str] = &["missing node registration"];
 const NOT_CARRIED_OUT: &[&str] =
     &["no cluster leader", "failed to get conn", "not ready to serve consistent reads"];
 const MAYBE_CARRIED_OUT: &[&str] = &[
@@ -80,6 +83,7 @@ mod tests {
             put(500, "rpc error getting client: failed to get conn: dial tcp"),
             Error::NoLeader(_)
         ));
+        assert!(matches!(put(500, "Missing node registration"), Error::NotReady(_)));
         assert!(put(500, "rpc error making call: EOF").maybe_applied());
         assert!(put(500, "leadership lost while committing log").maybe_applied());
         assert!(matches!(put(500, "invalid session \"x\""), Error::Rejected(_)));

@@ -52,6 +52,9 @@ pub enum Error {
     /// The cluster has no leader at this moment; the request was not carried out.
     #[error("{0}; an election is under way or the quorum is lost")]
     NoLeader(Answer),
+    /// The agent has just started and the cluster does not know its node yet; the request was not carried out.
+    #[error("{0}; the agent has just started, it registers its node within seconds")]
+    NotReady(Answer),
     /// Too many requests or connections, at the server or in this client. The request was not carried out.
     #[error("{0}; slow down, or raise the limit")]
     Throttled(Answer),
@@ -132,6 +135,7 @@ impl Error {
         matches!(
             self,
             Error::NoLeader(_)
+                | Error::NotReady(_)
                 | Error::Throttled(_)
                 | Error::NotSent { .. }
                 | Error::NoAnswer { .. }
@@ -158,6 +162,7 @@ impl Error {
             | Error::Denied(a)
             | Error::TooLarge(a)
             | Error::NoLeader(a)
+            | Error::NotReady(a)
             | Error::Throttled(a)
             | Error::Server(a) => (a.status != 0).then_some(a.status),
             Error::NoAnswer { status, .. } | Error::Ambiguous { status, .. } => *status,
