@@ -310,6 +310,27 @@ async fn an_empty_list_without_an_index_is_a_failure() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_leader_is_passed_on_as_stale_and_an_old_one_is_not() {
+    let headers = |index: u64, contact: u64, leader: bool| {
+        format!(
+            "x-consul-index: {index}\r\nx-consul-lastcontact: {contact}\r\nx-consul-knownleader: {leader}\r\n"
+        )
+    };
+    let fake = Fake::start(move |_, n| match n {
+        0 => answer_with("200 OK", &headers(5, 800, false), ENTRY),
+        1..5 => answer_with("200 OK", &headers(6, 31_000, true), &ENTRY.replace("80", "81")),
+        _ => answer_with("200 OK", &headers(7, 10, true), &ENTRY.replace("80", "82")),
+    })
+    .await;
+    let mut watch = fake.client().health().service("web").watch();
+    let first = watch.next().await.unwrap();
+    assert_eq!(first.last_contact, Some(Duration::from_millis(800)));
+    assert!(matches!(watch.state(), WatchState::Stale { .. }), "{:?}", watch.state());
+    assert_eq!(watch.next().await.unwrap().items[0].service.port, 82);
+    assert!(watch.state().is_live());
+}
+
+#[tokio::test]
 async fn what_the_token_may_not_see_is_not_nothing() {
     let head = "x-consul-index: 7\r\nx-consul-results-filtered-by-acls: true\r\n";
     let fake = Fake::start(move |_, _| answer_with("200 OK", head, "[]")).await;

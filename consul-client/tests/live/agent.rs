@@ -1,4 +1,4 @@
-//! A real Consul server of one node with its data on disk, which ends with its owner.
+//! Real Consul servers with their data on disk, which end with their owner.
 
 use std::{
     net::TcpListener,
@@ -10,26 +10,87 @@ use consul_client::Client;
 
 pub(crate) struct Consul {
     binary: String,
+    name: String,
     ports: [u16; 3],
+    arguments: Vec<String>,
     data: tempfile::TempDir,
     process: Option<Child>,
 }
 
 impl Consul {
-    /// Starts it and waits until it leads.
+    /// Starts a server of its own and waits until it leads.
     pub(crate) async fn start() -> Self {
-        let binary = std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".to_owned());
-        // Bound together so that they differ, then freed for the server.
-        let bound = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = bound.each_ref().map(|listener| listener.local_addr().unwrap().port());
-        drop(bound);
-        let mut consul = Self { binary, ports, data: tempfile::tempdir().unwrap(), process: None };
+        Self::start_with(&[]).await
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub(crate) async fn start_with(more: &[&str]) -> Self {
+        let mut consul = Self::prepare("n1", 1);
+        consul.arguments.extend(more.iter().map(ToString::to_string));
         consul.restart().await;
         consul
     }
 
+    /// Starts three servers and waits until each can follow: all must vote before one may be killed.
+    pub(crate) async fn start_three() -> [Self; 3] {
+        let mut servers = ["n1", "n2", "n3"].map(|name| Self::prepare(name, 3));
+        let gossip = servers.each_ref().map(|server| format!("127.0.0.1:{}", server.ports[2]));
+        for server in &mut servers {
+            for address in &gossip {
+                server.arguments.extend(["-retry-join".to_owned(), address.clone()]);
+            }
+            server.arguments.extend(["-retry-interval", "1s"].map(str::to_owned));
+            server.spawn();
+        }
+        let client = servers[0].client();
+        eventually("three voters, one of them the leader", async || {
+            let peers = client.operator().raft_peers().await.unwrap_or_default();
+            peers.iter().filter(|peer| peer.voter).count() == 3 && peers.iter().any(|peer| peer.leader)
+        })
+        .await;
+        for server in &servers {
+            server.wait().await;
+        }
+        servers
+    }
+
+    fn prepare(name: &str, expect: usize) -> Self {
+        let binary = std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".to_owned());
+        // Bound together so that they differ, then freed for the server.
+        let bound = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = bound.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let arguments = vec!["-bootstrap-expect".to_owned(), expect.to_string()];
+        Self {
+            binary,
+            name: name.to_owned(),
+            ports,
+            arguments,
+            data: tempfile::tempdir().unwrap(),
+            process: None,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Consul's own command-line tool, pointed at this server.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .env("CONSUL_HTTP_ADDR", self.address())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
     pub(crate) fn client(&self) -> Client {
-        Client::builder().address(format!("127.0.0.1:{}", self.ports[0])).build().unwrap()
+        Client::builder().address(self.address()).build().unwrap()
     }
 
     /// Kills it without warning.
@@ -40,8 +101,13 @@ impl Consul {
         }
     }
 
-    /// Starts it on the same data and ports.
+    /// Starts it on the same data and ports, and waits until it is of use.
     pub(crate) async fn restart(&mut self) {
+        self.spawn();
+        self.wait().await;
+    }
+
+    fn spawn(&mut self) {
         self.kill();
         let [http, server, serf] = self.ports;
         let ports =
@@ -49,9 +115,10 @@ impl Consul {
         let log =
             std::fs::File::options().create(true).append(true).open(self.data.path().join("log")).unwrap();
         let process = Command::new(&self.binary)
-            .args(["agent", "-server", "-bootstrap-expect", "1", "-node", "n1", "-log-level", "warn"])
+            .args(["agent", "-server", "-node", &self.name, "-log-level", "warn"])
             .args(["-bind", "127.0.0.1", "-client", "127.0.0.1", "-hcl", &ports])
             .args(["-hcl", "disable_update_check = true", "-hcl", "performance { raft_multiplier = 1 }"])
+            .args(&self.arguments)
             .arg("-data-dir")
             .arg(self.data.path().join("data"))
             .stdin(Stdio::null())
@@ -61,10 +128,13 @@ impl Consul {
         self.process = Some(process.unwrap_or_else(|error| {
             panic!("cannot run {:?}: {error}; install the package `consul`, or set CONSUL_BIN", self.binary)
         }));
+    }
+
+    async fn wait(&self) {
         let client = self.client();
         eventually("consul has a leader and its own node", async || {
             let leads = client.status().leader().await.is_ok_and(|leader| leader.is_some());
-            leads && client.catalog().nodes().await.is_ok_and(|nodes| !nodes.value.is_empty())
+            leads && client.catalog().nodes().await.is_ok_and(|nodes| nodes.meta.known_leader == Some(true))
         })
         .await;
     }

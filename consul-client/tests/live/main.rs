@@ -1,0 +1,38 @@
+//! Against real agents on loopback, a set of their own per test. `CONSUL_BIN` or `PATH` says where Consul is.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod agent;
+mod faults;
+mod keys;
+mod locks;
+mod services;
+
+use agent::FREE_WAIT;
+use consul_client::{ServiceEntry, ServiceRegistration, Watch};
+
+/// The next snapshot's instance ids.
+pub(crate) async fn ids(watch: &mut Watch<ServiceEntry>) -> Vec<String> {
+    let snapshot = tokio::time::timeout(FREE_WAIT, watch.next()).await.expect("a snapshot in time").unwrap();
+    snapshot.items.into_iter().map(|entry| entry.service.id).collect()
+}
+
+/// Waits until the watch shows these instances. The same ones may come several times before: their checks' output changes too.
+pub(crate) async fn shows(watch: &mut Watch<ServiceEntry>, wanted: &[&str]) {
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    while seen.last().is_none_or(|last| last != wanted) {
+        match tokio::time::timeout(FREE_WAIT, watch.next()).await {
+            Ok(snapshot) => {
+                seen.push(snapshot.unwrap().items.into_iter().map(|entry| entry.service.id).collect())
+            }
+            Err(_) => panic!("the watch does not come to show {wanted:?}; it showed {seen:?}"),
+        }
+    }
+}
+
+pub(crate) fn web(id: &str, port: u16) -> ServiceRegistration {
+    ServiceRegistration::new("web", id).address("127.0.0.1").port(port).tag("a").meta("host", "h1")
+}
+
+/// A lock's key.
+pub(crate) const LOCK: &str = "ha-stack/scaler/leader";
