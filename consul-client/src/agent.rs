@@ -35,6 +35,17 @@ impl Agent {
 
     /// Registers a service, or replaces it and its checks. Safe to repeat; an identical registration keeps its checks' results.
     ///
+    /// ```no_run
+    /// # async fn run(consul: consul_client::Client) -> consul_client::Result<()> {
+    /// use consul_client::{Check, ServiceRegistration};
+    ///
+    /// let check = Check::http("http://10.0.0.7:8080/healthz").interval(std::time::Duration::from_secs(2));
+    /// let web = ServiceRegistration::new("web", "web-1").address("10.0.0.7").port(8080).check(check);
+    /// consul.agent().register(&web).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Invalid`] for an empty name or id; otherwise as any write.
     pub async fn register(&self, service: &ServiceRegistration) -> Result<()> {

@@ -18,7 +18,19 @@ use crate::{
 /// Every call ends within a deadline (20 s unless set otherwise) and repeats by itself what may be repeated: anything that never
 /// left or that the server refused for want of a leader, and reads and idempotent writes whose answer was lost.
 ///
-/// Each call opens a `tracing` event at debug level when it is repeated: fields `endpoint`, `error`, `delay_ms`.
+/// A repetition is a `tracing` event at debug level: fields `endpoint`, `error`, `delay_ms`.
+///
+/// ```no_run
+/// # async fn run() -> consul_client::Result<()> {
+/// let consul = consul_client::Client::builder().address("127.0.0.1:8500").token("...").build()?;
+/// let kv = consul.kv();
+/// if let Some(pair) = kv.get("jobs/count").await?.value {
+///     // False when somebody was faster: read again and decide anew.
+///     let done: bool = kv.cas("jobs/count", "7", pair.modify_index).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<Transport>,

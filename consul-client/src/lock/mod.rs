@@ -108,6 +108,18 @@ impl fmt::Debug for LockBuilder {
 ///
 /// Locks are advisory and clocks can stop: what must not happen twice needs the [`fence`](Self::fence) as well, checked where the
 /// work is done. Dropping it releases in the background, if a runtime is there to do it; [`release`](Self::release) is surer.
+///
+/// ```no_run
+/// # async fn run(consul: consul_client::Client) -> consul_client::Result<()> {
+/// # async fn work(_fence: consul_client::Fence) {}
+/// let lock = consul.lock("jobs/nightly/leader").value("host-1").acquire().await?;
+/// tokio::select! {
+///     why = lock.lost() => println!("stopped: {why}"),
+///     () = work(lock.fence()) => lock.release().await?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is released when it is dropped"]
 pub struct Lock {
     candidate: Candidate,
