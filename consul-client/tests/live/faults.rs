@@ -6,7 +6,7 @@ use consul_client::Client;
 
 use crate::{
     LOCK,
-    agent::{Consul, FREE_WAIT, eventually},
+    agent::{Consul, FREE_WAIT},
     ids, shows, web,
 };
 

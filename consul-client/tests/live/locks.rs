@@ -108,6 +108,29 @@ async fn a_lock_is_lost_at_the_deadline_when_consul_is_silent_and_not_before() {
 
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
+async fn a_contender_whose_session_ends_begins_anew() {
+    let consul = Consul::start().await;
+    let client = consul.client();
+    let first = client.lock(LOCK).lock_delay(Duration::from_secs(3)).acquire().await.unwrap();
+    let theirs = holder(&client).await.unwrap();
+    client.sessions().destroy(&theirs).await.unwrap();
+    let waiting = tokio::spawn(client.lock(LOCK).ttl(Duration::from_secs(60)).acquire());
+    let mut contender = None;
+    eventually("the contender waits out the lock delay", async || {
+        let list = client.raw(http::Method::GET, "/v1/session/list", &[], None).await.unwrap();
+        let text = String::from_utf8(list.body.to_vec()).unwrap();
+        contender = text.split("\"ID\":\"").nth(1).and_then(|rest| rest.get(..36)).map(str::to_owned);
+        contender.is_some()
+    })
+    .await;
+    client.sessions().destroy(&contender.unwrap()).await.unwrap();
+    // The transaction tells; the next renewal would only after 20 s.
+    let second = tokio::time::timeout(Duration::from_secs(15), waiting).await.unwrap().unwrap().unwrap();
+    assert!(second.fence() > first.fence());
+}
+
+#[tokio::test]
+#[ignore = "needs consul: ./test.sh runs it"]
 async fn a_key_of_another_kind_is_not_locked() {
     let consul = Consul::start().await;
     let client = consul.client();

@@ -21,12 +21,10 @@ pub(crate) async fn ids(watch: &mut Watch<ServiceEntry>) -> Vec<String> {
 pub(crate) async fn shows(watch: &mut Watch<ServiceEntry>, wanted: &[&str]) {
     let mut seen: Vec<Vec<String>> = Vec::new();
     while seen.last().is_none_or(|last| last != wanted) {
-        match tokio::time::timeout(FREE_WAIT, watch.next()).await {
-            Ok(snapshot) => {
-                seen.push(snapshot.unwrap().items.into_iter().map(|entry| entry.service.id).collect())
-            }
-            Err(_) => panic!("the watch does not come to show {wanted:?}; it showed {seen:?}"),
-        }
+        let Ok(snapshot) = tokio::time::timeout(FREE_WAIT, watch.next()).await else {
+            panic!("the watch does not come to show {wanted:?}; it showed {seen:?}");
+        };
+        seen.push(snapshot.unwrap().items.into_iter().map(|entry| entry.service.id).collect());
     }
 }
 
