@@ -1,5 +1,7 @@
 //! The site as a browser sees it, without a socket; and one run over sockets for the drain.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use axum::{
     Router,
     body::Body,
