@@ -16,7 +16,10 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinSet,
+};
 
 pub(super) struct Link {
     target: Target,
@@ -63,16 +66,42 @@ impl Link {
         W: Fn(MultiplexedConnection) -> F,
         F: Future<Output = Result<T, CallError>>,
     {
-        let Ok(_permit) = self.calls.try_acquire() else {
-            return Err(self.unavailable(action, format!("{MAX_CALLS} calls are waiting for it already")));
-        };
+        let _permit = self.admit(action)?;
+        self.admitted(action, deadline, work).await
+    }
+
+    /// A place among the calls under way, of which there is a bounded number.
+    pub(super) fn admit(&self, action: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
+        let full = |_| self.unavailable(action, format!("{MAX_CALLS} calls are waiting for it already"));
+        self.calls.try_acquire().map_err(full)
+    }
+
+    pub(super) fn timeout(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        reason: impl Into<String>,
+    ) -> StoreError {
+        StoreError::Timeout { store: self.name.clone(), action, deadline, reason: reason.into() }
+    }
+
+    /// [`call`](Self::call) for who holds a permit.
+    pub(super) async fn admitted<T, F, W>(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        work: W,
+    ) -> Result<T, StoreError>
+    where
+        W: Fn(MultiplexedConnection) -> F,
+        F: Future<Output = Result<T, CallError>>,
+    {
         let until = Instant::now() + deadline;
         let (mut attempt, mut last) = (0_u32, Failure::again("no attempt was finished"));
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let (store, reason) = (self.name.clone(), last.reason);
-                return Err(StoreError::Timeout { store, action, deadline, reason });
+                return Err(self.timeout(action, deadline, last.reason));
             }
             let mut used = None;
             match tokio::time::timeout(left, self.attempt(&work, &mut used)).await {

@@ -8,6 +8,7 @@
 //! `min-replicas-to-write` a master that is cut off goes on acknowledging writes that the failover throws away.
 
 mod link;
+mod turns;
 mod url;
 
 use crate::{
@@ -24,11 +25,16 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use link::{CallError, Link};
 use redis::{AsyncCommands, Script, aio::MultiplexedConnection};
 use sha2::{Digest, Sha256};
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+use turns::Turns;
 
 /// Sessions in Redis. See the [module](self) for what it needs.
 pub struct RedisStore {
     link: Link,
+    turns: Turns,
     script: Script,
     deadline: Duration,
 }
@@ -40,7 +46,8 @@ impl RedisStore {
     /// [`StoreError::Config`] for a URL that cannot work.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let link = Link::new(url::Target::parse(url)?, without_password(url));
-        Ok(Self { link, script: Script::new(COMPARE_AND_SET), deadline: DEADLINE })
+        let turns = Turns::default();
+        Ok(Self { link, turns, script: Script::new(COMPARE_AND_SET), deadline: DEADLINE })
     }
 
     /// How long a call may wait, through a failover too. 8 s by default.
@@ -56,22 +63,33 @@ impl RedisStore {
         mut connection: MultiplexedConnection,
         key: &StoreKey,
         op: &Op,
-    ) -> Result<Applied, CallError> {
-        let mut before: Option<Vec<u8>> = connection.get(session(key)).await?;
+        hint: Option<Vec<u8>>,
+    ) -> Result<(Applied, Option<Vec<u8>>), CallError> {
+        let mut fresh = hint.is_none();
+        let mut before = if fresh { connection.get(session(key)).await? } else { hint };
         loop {
             let now = unix_now();
             let record = before.as_deref().map(codec::decode).transpose()?;
             let user = record.as_ref().and_then(Record::live_principal).map(user);
             let step = apply_op(record, op, now);
-            if step.write.is_none() {
-                return Ok(step.applied);
+            let rows = rows(key, &step, user.as_deref(), now);
+            if !fresh && !rows.as_ref().is_ok_and(|rows| !rows.is_empty()) {
+                // An answer without a write is not checked by the script, so it has to come from the store as it is now.
+                before = connection.get(session(key)).await?;
+                fresh = true;
+                continue;
             }
-            match self.write(&mut connection, key, before.as_deref(), user, &step, now).await? {
-                (DONE, _) => return Ok(step.applied),
+            let mut rows = rows?;
+            if rows.is_empty() {
+                return Ok((step.applied, None));
+            }
+            match self.write(&mut connection, key, before.as_deref(), now, &rows).await? {
+                (DONE, _) => return Ok((step.applied, Some(rows.swap_remove(0).bytes))),
                 (COLLISION, _) => {
-                    return Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None });
+                    let applied = Applied { outcome: Outcome::Collision, record: None, moved_to: None };
+                    return Ok((applied, None));
                 }
-                (_, newer) => before = newer,
+                (_, newer) => (before, fresh) = (newer, true),
             }
         }
     }
@@ -81,27 +99,52 @@ impl RedisStore {
         connection: &mut MultiplexedConnection,
         key: &StoreKey,
         before: Option<&[u8]>,
-        user_before: Option<String>,
-        step: &Step,
         now: UnixMillis,
+        rows: &[Row],
     ) -> Result<(u8, Option<Vec<u8>>), CallError> {
         let head = before.map(|bytes| bytes.get(..codec::HEAD).unwrap_or(bytes)).unwrap_or_default();
         let mut call = self.script.prepare_invoke();
         call.key(session(key)).arg(head).arg(now);
-        let writes = [
-            step.write.as_ref().map(|record| (key, record)),
-            step.create.as_ref().map(|(key, new)| (key, new)),
-        ];
-        for (key, record) in writes.into_iter().flatten() {
-            let user_now = record.live_principal().map(user);
-            let index = user_now.clone().or_else(|| user_before.clone()).unwrap_or_default();
-            call.key(session(key)).key(index);
-            call.arg(codec::encode(record, rand::random())?);
-            call.arg(record.deadline().saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL));
-            call.arg(if user_now.is_some() { record.deadline() } else { 0 }).arg(member(key));
+        for row in rows {
+            call.key(session(&row.key)).key(&row.index);
+            call.arg(&row.bytes[..]).arg(row.life).arg(row.score).arg(member(&row.key));
         }
         Ok(call.invoke_async(connection).await?)
     }
+}
+
+/// A record as the script writes it.
+struct Row {
+    key: StoreKey,
+    bytes: Vec<u8>,
+    /// Milliseconds until Redis may forget it.
+    life: u64,
+    /// The set of the user's sessions, or nothing.
+    index: String,
+    /// Its place there; 0: it is to leave.
+    score: u64,
+}
+
+/// What a step writes; nothing where it changes nothing. The key's own record is the first.
+fn rows(
+    key: &StoreKey,
+    step: &Step,
+    user_before: Option<&str>,
+    now: UnixMillis,
+) -> Result<Vec<Row>, StoreError> {
+    let own = step.write.as_ref().map(|record| (*key, record));
+    let created = step.create.as_ref().map(|(key, record)| (*key, record));
+    let row = |(key, record): (StoreKey, &Record)| {
+        let user_now = record.live_principal().map(user);
+        Ok(Row {
+            key,
+            bytes: codec::encode(record, rand::random())?,
+            life: record.deadline().saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL),
+            score: user_now.as_ref().map_or(0, |_| record.deadline()),
+            index: user_now.or_else(|| user_before.map(str::to_owned)).unwrap_or_default(),
+        })
+    };
+    own.into_iter().chain(created).map(row).collect()
 }
 
 #[async_trait]
@@ -119,7 +162,18 @@ impl SessionStore for RedisStore {
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
-        self.link.call("write", self.deadline, |connection| self.step(connection, key, &op)).await
+        let start = Instant::now();
+        let _permit = self.link.admit("write")?;
+        let Ok(mut turn) = tokio::time::timeout(self.deadline, self.turns.take(key)).await else {
+            let reason = "earlier changes of this session were not finished";
+            return Err(self.link.timeout("write", self.deadline, reason));
+        };
+        let left = self.deadline.saturating_sub(start.elapsed());
+        let hint = turn.take();
+        let work = |connection| self.step(connection, key, &op, hint.clone());
+        let (applied, wrote) = self.link.admitted("write", left, work).await?;
+        *turn = wrote;
+        Ok(applied)
     }
 
     async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
