@@ -1,0 +1,331 @@
+//! The tower layer over a store that counts its calls and can fail.
+#![cfg(feature = "tower")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use async_trait::async_trait;
+use http::{Request, Response, StatusCode, header};
+use session_store::{
+    Durability, Lifetime, MemoryStore, Op, Record, Session, SessionLayer, SessionStore, StoreError, StoreKey,
+    layer::Commit, op::Applied,
+};
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+#[derive(Debug, Default)]
+struct Probe {
+    memory: MemoryStore,
+    loads: AtomicUsize,
+    writes: AtomicUsize,
+    fail_loads: AtomicBool,
+    fail_writes: AtomicBool,
+}
+
+impl Probe {
+    /// Loads and writes since the last time.
+    fn counts(&self) -> (usize, usize) {
+        (self.loads.swap(0, SeqCst), self.writes.swap(0, SeqCst))
+    }
+}
+
+fn away(failing: &AtomicBool) -> Result<(), StoreError> {
+    let (store, reason) = ("probe".to_owned(), "told to fail".to_owned());
+    let error = StoreError::Unavailable { store, action: "test", reason, source: None };
+    if failing.load(SeqCst) { Err(error) } else { Ok(()) }
+}
+
+#[async_trait]
+impl SessionStore for Probe {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.loads.fetch_add(1, SeqCst);
+        away(&self.fail_loads)?;
+        self.memory.load(key).await
+    }
+
+    async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
+        self.writes.fetch_add(1, SeqCst);
+        away(&self.fail_writes)?;
+        self.memory.apply(key, op, durability).await
+    }
+
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+        self.memory.sessions_of(principal).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+struct Client {
+    store: Arc<Probe>,
+    lifetime: Lifetime,
+    cookie: Option<String>,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self { store: Arc::default(), lifetime: Lifetime::default(), cookie: None }
+    }
+
+    /// One request whose handler is `handler`. Keeps the cookie that comes back.
+    async fn send<F, W>(&mut self, handler: W) -> Response<String>
+    where
+        W: Fn(Session) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<String>> + Send + 'static,
+    {
+        let inner = service_fn(move |request: Request<()>| {
+            let done = handler(request.extensions().get::<Session>().unwrap().clone());
+            async move { Ok::<_, Infallible>(done.await) }
+        });
+        let service = SessionLayer::new(self.store.clone()).lifetime(self.lifetime).layer(inner);
+        let mut request = Request::new(());
+        if let Some(cookie) = &self.cookie {
+            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        }
+        let response = service.oneshot(request).await.unwrap();
+        if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
+            let text = cookie.to_str().unwrap();
+            assert!(
+                text.starts_with("__Host-id=") && text.contains("; Secure; HttpOnly; SameSite=Lax; Path=/")
+            );
+            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+            self.cookie = text.split(';').next().filter(|_| !text.contains("Max-Age=0")).map(str::to_owned);
+        }
+        response
+    }
+
+    async fn user(&mut self) -> String {
+        let response =
+            self.send(async |session: Session| ok(session.principal().await.unwrap().unwrap_or_default()));
+        Box::pin(response).await.into_body()
+    }
+}
+
+fn ok(body: impl ToString) -> Response<String> {
+    Response::new(body.to_string())
+}
+
+fn status(status: StatusCode) -> Response<String> {
+    Response::builder().status(status).body(String::new()).unwrap()
+}
+
+async fn login(session: Session) -> Response<String> {
+    session.login("ada").await.unwrap();
+    ok("")
+}
+
+async fn count(session: Session) -> Response<String> {
+    session.add("views", 1);
+    session.commit().await.unwrap();
+    ok(session.get::<i64>("views").await.unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn a_request_costs_what_it_uses() {
+    let mut client = Client::new();
+    let response = client.send(async |_| ok("")).await;
+    assert!(response.headers().is_empty(), "an untouched session left a trace");
+    assert_eq!(client.store.counts(), (0, 0));
+    client.send(async |session: Session| ok(session.principal().await.unwrap().is_some())).await;
+    assert_eq!(client.store.counts(), (0, 0), "no cookie, no load");
+    client.send(login).await;
+    assert_eq!(client.store.counts(), (0, 1));
+    let read = async |session: Session| {
+        session.get::<i64>("views").await.unwrap();
+        session.clone().get::<String>("name").await.unwrap();
+        ok(session.principal().await.unwrap().unwrap())
+    };
+    let response = client.send(read).await;
+    assert_eq!(
+        (response.headers()[header::VARY].as_bytes(), response.body().as_str()),
+        (&b"cookie"[..], "ada")
+    );
+    assert_eq!(client.store.counts(), (1, 0), "one load for all reads");
+    assert_eq!(client.send(count).await.body(), "1");
+    assert_eq!(client.store.counts(), (1, 1));
+}
+
+#[tokio::test]
+async fn changes_are_committed_before_the_response_and_not_on_errors() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let set = async |session: Session| {
+        session.set("theme", "dark").unwrap();
+        ok("")
+    };
+    client.send(set).await;
+    let broken = async |session: Session| {
+        session.set("theme", "light").unwrap();
+        status(StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    client.send(broken).await;
+    let read = async |session: Session| ok(session.get::<String>("theme").await.unwrap().unwrap_or_default());
+    assert_eq!(client.send(read).await.body(), "dark");
+    let own = async |session: Session| {
+        session.set("n", &1).unwrap();
+        session.add("n", 2);
+        session.remove("theme");
+        let theme = session.get::<String>("theme").await.unwrap();
+        ok(format!("{:?} {theme:?}", session.get::<i64>("n").await.unwrap()))
+    };
+    assert_eq!(client.send(own).await.body(), "Some(3) None", "a request sees its own changes");
+}
+
+#[tokio::test]
+async fn log_in_changes_the_id_and_log_out_ends_it() {
+    let mut client = Client::new();
+    let cart = async |session: Session| {
+        session.set("cart", &[1, 2]).unwrap();
+        ok("")
+    };
+    client.send(cart).await;
+    let anonymous = client.cookie.clone().unwrap();
+    client.send(login).await;
+    assert_ne!(client.cookie.as_ref(), Some(&anonymous));
+    let read =
+        async |session: Session| ok(session.get::<Vec<i32>>("cart").await.unwrap().unwrap_or_default().len());
+    assert_eq!(client.send(read).await.body(), "2", "the cart survives the log-in");
+    let kept = client.cookie.clone();
+    client.cookie = Some(anonymous);
+    assert_eq!(client.user().await, "", "the id from before the log-in is logged in");
+    client.cookie.clone_from(&kept);
+    let logout = async |session: Session| {
+        session.add("views", 1);
+        session.logout().await.unwrap();
+        ok("")
+    };
+    client.send(logout).await;
+    assert_eq!(client.cookie, None);
+    client.cookie = kept;
+    assert_eq!(client.user().await, "", "a log-out left the session alive");
+}
+
+/// A request that began before the log-out ends after it: nothing comes back, and the page is not broken by it.
+#[tokio::test]
+async fn a_late_save_loses_against_a_log_out() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let store = client.store.clone();
+    let slow = move |session: Session| {
+        let store = store.clone();
+        async move {
+            session.principal().await.unwrap();
+            for key in store.sessions_of("ada").await.unwrap() {
+                store.memory.delete(&key).await.unwrap();
+            }
+            session.add("views", 1);
+            ok(format!("{:?}", matches!(session.commit().await.unwrap(), Commit::Gone(_))))
+        }
+    };
+    let response = client.send(slow).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, "true"));
+    assert!(response.headers().get(header::SET_COOKIE).is_none(), "a late save made a new session");
+    assert_eq!(client.user().await, "");
+}
+
+#[tokio::test]
+async fn a_request_sent_twice_takes_effect_once() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let named = async |session: Session| {
+        session.idempotency("request 7");
+        let first = count(session.clone()).await;
+        count(session).await;
+        first
+    };
+    assert_eq!(client.send(named).await.body(), "1");
+    client.send(named).await;
+    let read = async |session: Session| ok(session.get::<i64>("views").await.unwrap().unwrap());
+    assert_eq!(
+        client.send(read).await.body(),
+        "2",
+        "two commits of one request are two, and its repetition none"
+    );
+}
+
+#[tokio::test]
+async fn a_value_read_and_changed_by_two_is_a_conflict() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let store = client.store.clone();
+    let slow = move |session: Session| {
+        let store = store.clone();
+        async move {
+            let stock: Option<i32> = session.get("stock").await.unwrap();
+            for key in store.sessions_of("ada").await.unwrap() {
+                let other = session_store::Patch::new().set("stock", *b"5").commit();
+                store.memory.apply(&key, other, Durability::Primary).await.unwrap();
+            }
+            session.set("stock", &(stock.unwrap_or_default() + 1)).unwrap();
+            ok("saved")
+        }
+    };
+    let response = client.send(slow).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::CONFLICT, ""));
+}
+
+#[tokio::test]
+async fn an_outage_fails_closed() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let cookie = client.cookie.clone();
+    let shrug = async |session: Session| {
+        let user = session.principal().await.unwrap_or_default(); // a handler that ignores the failure
+        session.set("cart", &1).unwrap();
+        ok(user.unwrap_or_default())
+    };
+    client.store.fail_loads.store(true, SeqCst);
+    client.store.counts();
+    let response = client.send(shrug).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::SERVICE_UNAVAILABLE, ""));
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(client.store.counts(), (1, 0), "a session was written after a failed load");
+    client.store.fail_loads.store(false, SeqCst);
+
+    client.store.fail_writes.store(true, SeqCst);
+    assert_eq!(client.send(shrug).await.status(), StatusCode::SERVICE_UNAVAILABLE, "a lost save looks saved");
+    let logout = async |session: Session| {
+        let _ = session.logout().await;
+        ok("you are logged out")
+    };
+    let response = client.send(logout).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::SERVICE_UNAVAILABLE, ""));
+    assert_eq!(client.cookie, cookie, "an outage changed the cookie");
+    client.store.fail_writes.store(false, SeqCst);
+    assert_eq!(client.user().await, "ada");
+}
+
+#[tokio::test]
+async fn use_renews_a_session_and_idleness_ends_it() {
+    let mut client = Client::new();
+    client.lifetime.idle = Duration::from_millis(400);
+    client.send(login).await;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(900) {
+        assert_eq!(client.user().await, "ada", "a session in use ended");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (loads, writes) = client.store.counts();
+    assert!(writes > 1 && writes < loads / 2, "{writes} renewals for {loads} reads");
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(client.user().await, "", "an unused session lives on");
+}
+
+#[tokio::test]
+async fn foreign_cookies_are_no_session() {
+    let mut client = Client::new();
+    let long = "x".repeat(5000);
+    for value in ["", "x", &long, "__Host-id=", "%00", "../../etc/passwd"] {
+        client.cookie = Some(format!("__Host-id={value}"));
+        assert_eq!(client.user().await, "");
+    }
+    assert_eq!(client.store.counts(), (0, 0), "what cannot be an id is not asked for");
+}
