@@ -23,7 +23,7 @@
 //! | [`record`], [`codec`] | [`Record`], and its bytes |
 //! | [`id`], [`lifetime`], [`error`] | ids and their storage keys; idle and absolute lifetime; what can fail |
 //! | [`memory`], `sqlite`, `redis` | the three stores |
-//! | `layer` | the tower layer, the cookie and the [`Session`](layer::Session) handle |
+//! | `layer` | the tower layer, the cookie and the `Session` handle |
 //! | `conformance` | what every store must pass |
 //!
 //! | Feature | Default | Adds |

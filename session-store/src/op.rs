@@ -437,7 +437,8 @@ impl Record {
 
     /// The tombstone of this record: no value and no user stays.
     fn ended(self, reason: Gone, to: Option<StoreKey>, same_user: bool, now: UnixMillis) -> Self {
-        let state = State::Ended { reason, to, same_user, until: now.saturating_add(millis(TOMBSTONE)) };
+        let kept = if reason == Gone::Rotated { MAX_GRACE } else { TOMBSTONE };
+        let state = State::Ended { reason, to, same_user, until: now.saturating_add(millis(kept)) };
         Self { version: self.version.saturating_add(1), state, ..Self::new(self.lifetime, None, now) }
     }
 }
@@ -448,7 +449,7 @@ pub const REMEMBERED_COMMITS: usize = 128;
 /// How long a tombstone says why a session is over; longer than any request. Afterwards the key is absent, which saves nothing either.
 pub const TOMBSTONE: Duration = Duration::from_secs(15 * 60);
 
-/// The longest grace of a rotation.
+/// The longest grace of a rotation, and how long it is remembered where the old id went.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
 
 /// Removals beyond these count as "any key may have been removed", which can only report a conflict too many.

@@ -35,10 +35,10 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// The store's own failures.
     async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError>;
 
-    /// Whether the store can take writes now. Ends within a second.
+    /// Whether the store answers now, and is the one to write to. Ends within a second.
     ///
     /// # Errors
-    /// The reason why it cannot.
+    /// The reason why it does not.
     async fn health(&self) -> Result<(), StoreError>;
 
     /// Whether instances on several hosts share what this store holds.
@@ -58,10 +58,11 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
                 (State::Live, None) => return Ok(Loaded::Live { key, record: Box::new(record) }),
                 (State::Moved { to, until }, _) if now < until => key = to,
                 (_, Some(Gone::Expired)) => return Ok(Loaded::Expired),
+                (_, Some(Gone::Rotated)) => return Ok(Loaded::Rotated),
                 _ => return Ok(Loaded::Revoked),
             }
         }
-        Ok(Loaded::Revoked)
+        Ok(Loaded::Rotated)
     }
 
     /// Creates a session under an unused key.
@@ -146,8 +147,10 @@ pub enum Loaded {
     Absent,
     /// Idle or absolute lifetime is over.
     Expired,
-    /// Logged out, deleted or rotated away.
+    /// Logged out or deleted.
     Revoked,
+    /// Over under this id: it was replaced at log-in, or its grace is over. The client has been sent another one.
+    Rotated,
 }
 
 /// How safe a write has to be before it is answered.

@@ -5,8 +5,8 @@
 use async_trait::async_trait;
 use http::{Request, Response, StatusCode, header};
 use session_store::{
-    Durability, Lifetime, MemoryStore, Op, Record, Session, SessionLayer, SessionStore, StoreError, StoreKey,
-    layer::Commit, op::Applied,
+    Durability, Gone, Lifetime, MemoryStore, Op, Record, Session, SessionLayer, SessionStore, StoreError,
+    StoreKey, layer::Commit, op::Applied,
 };
 use std::{
     convert::Infallible,
@@ -196,6 +196,16 @@ async fn log_in_changes_the_id_and_log_out_ends_it() {
     let kept = client.cookie.clone();
     client.cookie = Some(anonymous);
     assert_eq!(client.user().await, "", "the id from before the log-in is logged in");
+    let late = async |session: Session| {
+        session.set("theme", "dark").unwrap();
+        ok(session.commit().await.unwrap() == Commit::Gone(Gone::Rotated))
+    };
+    let response = client.send(late).await;
+    assert_eq!(response.body(), "true");
+    assert!(
+        response.headers().get(header::SET_COOKIE).is_none(),
+        "a late request takes the new id from the browser"
+    );
     client.cookie.clone_from(&kept);
     let logout = async |session: Session| {
         session.add("views", 1);

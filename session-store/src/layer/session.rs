@@ -99,6 +99,8 @@ struct Slot {
 enum SlotState {
     Unread,
     None,
+    /// The client has been sent another id. A new session here would replace that one in the browser.
+    Rotated,
     Live(StoreKey, Box<Record>),
     Failed(SessionError),
 }
@@ -242,6 +244,9 @@ impl Session {
         let base = self.loaded(&mut slot).await?.map(|record| record.version);
         let base = base.filter(|_| self.pending().changes_what_it_read());
         let (patch, id) = self.take();
+        if matches!(slot.state, SlotState::Rotated) {
+            return Ok(Commit::Gone(Gone::Rotated));
+        }
         let SlotState::Live(key, _) = &slot.state else {
             if patch.changes.values().all(|change| matches!(change, Change::Remove)) {
                 return Ok(Commit::Unchanged);
@@ -260,7 +265,7 @@ impl Session {
             Outcome::Conflict { current } => Ok(Commit::Conflict { current }),
             Outcome::NotCounter { key } => Err(SessionError::NotCounter { key }),
             Outcome::Gone(gone) => {
-                slot.state = SlotState::None;
+                slot.state = if gone == Gone::Rotated { SlotState::Rotated } else { SlotState::None };
                 Ok(Commit::Gone(gone))
             }
             Outcome::Collision => Err(SessionError::NoFreeId),
@@ -307,13 +312,14 @@ impl Session {
             };
             slot.state = match found {
                 Loaded::Live { key, record } => SlotState::Live(key, record),
+                Loaded::Rotated => SlotState::Rotated,
                 _ => SlotState::None,
             };
         }
         match &slot.state {
             SlotState::Live(_, record) => Ok(Some(record)),
             SlotState::Failed(error) => Err(error.clone()),
-            SlotState::None | SlotState::Unread => Ok(None),
+            SlotState::None | SlotState::Rotated | SlotState::Unread => Ok(None),
         }
     }
 

@@ -260,6 +260,9 @@ impl From<RedisError> for Failure {
             ErrorKind::Extension => matches!(error.code(), Some("NOREPLICAS" | "UNBLOCKED" | "BUSY")),
             _ => error.is_unrecoverable_error(),
         };
+        // Redis before 7 hides what happened inside a script in the text of a plain error.
+        let again = again
+            || error.detail().is_some_and(|text| text.contains("READONLY") || text.contains("NOREPLICAS"));
         // A login error may quote what was sent; its kind says enough.
         let reason = match error.kind() {
             ErrorKind::AuthenticationFailed => "the server refused the password or user".to_owned(),
