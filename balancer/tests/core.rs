@@ -1,0 +1,424 @@
+//! What the core promises, whatever happens in whatever order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use balancer::{
+    Config, Endpoint, EndpointId, EventKind, Health, Lease, LeastPending, Outcome, P2cPeakEwma, PickRequest,
+    Policy, Pool, ProbeOutcome, Probes, Reason, RoundRobin, State, Update, Verdict,
+};
+use proptest::prelude::*;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn endpoint(n: usize) -> Endpoint {
+    Endpoint::new(format!("web.{n}"), ([127, 0, 0, 1], 8000 + n as u16).into())
+}
+
+fn id(n: usize) -> EndpointId {
+    EndpointId::from(format!("web.{n}"))
+}
+
+fn pool(config: Config, n: usize) -> Pool {
+    let pool = Pool::new(config, 1).unwrap();
+    pool.apply(Update::reset((0..n).map(endpoint)), ms(0));
+    pool
+}
+
+fn state(pool: &Pool, n: usize) -> Option<(State, Reason)> {
+    pool.snapshot().endpoints().find(|(e, ..)| e.id == id(n)).map(|(_, state, reason)| (state, reason))
+}
+
+fn fail(pool: &Pool, target: usize, times: usize, outcome: Outcome, now: Duration) {
+    let others: Vec<_> = (0..10).filter(|n| *n != target).map(id).collect();
+    for _ in 0..times {
+        pool.pick(&PickRequest::excluding(&others), now).unwrap().finish(outcome, now);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pick(Vec<usize>),
+    Finish(usize, u8),
+    Answer(usize, u16),
+    Drop(usize),
+    Add(usize, u32),
+    Remove(usize),
+    Drain(usize),
+    Reset(Vec<usize>),
+    Probe(usize, u8),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0usize..6;
+    prop_oneof![
+        8 => prop::collection::vec(who.clone(), 0..3).prop_map(Step::Pick),
+        6 => (0usize..40, 0u8..7).prop_map(|(a, b)| Step::Finish(a, b)),
+        1 => (0usize..40, prop_oneof![Just(200u16), Just(500)]).prop_map(|(a, b)| Step::Answer(a, b)),
+        1 => (0usize..40).prop_map(Step::Drop),
+        2 => (who.clone(), 0u32..9).prop_map(|(a, b)| Step::Add(a, b)),
+        1 => who.clone().prop_map(Step::Remove),
+        1 => who.clone().prop_map(Step::Drain),
+        1 => prop::collection::vec(who.clone(), 0..6).prop_map(Step::Reset),
+        3 => (who, 0u8..5).prop_map(|(a, b)| Step::Probe(a, b)),
+        4 => (0u64..3000).prop_map(Step::Pass),
+    ]
+}
+
+fn outcome(code: u8) -> Outcome {
+    [
+        Outcome::Success,
+        Outcome::Status(200),
+        Outcome::Status(503),
+        Outcome::ConnectFailed,
+        Outcome::Reset,
+        Outcome::Timeout,
+        Outcome::Cancelled,
+    ][usize::from(code)]
+}
+
+fn probe(code: u8) -> ProbeOutcome {
+    [
+        ProbeOutcome::Passed,
+        ProbeOutcome::NotReady,
+        ProbeOutcome::BadStatus(404),
+        ProbeOutcome::Failed,
+        ProbeOutcome::Timeout,
+    ][usize::from(code)]
+}
+
+/// Plays the steps and checks after each one; returns a transcript for comparison.
+fn play(policy: u8, probes: bool, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
+    let policy: Policy = match policy {
+        0 => P2cPeakEwma::default().into(),
+        1 => RoundRobin::default().into(),
+        _ => LeastPending::default().into(),
+    };
+    let mut health = Health::default();
+    health.server_errors = 2;
+    let mut config = Config::default().policy(policy).health(health.clone());
+    if probes {
+        config = config.probes(Probes::default());
+    }
+    let pool = Pool::new(config, 99).unwrap();
+    let (mut now, mut leases, mut log) = (ms(0), Vec::<Lease>::new(), Vec::new());
+    // What the feed last said: whether a new pick is allowed.
+    let mut wanted: BTreeMap<usize, bool> = BTreeMap::new();
+    for step in steps {
+        match step.clone() {
+            Step::Pick(exclude) => {
+                let exclude: Vec<_> = exclude.into_iter().map(id).collect();
+                let request = PickRequest::excluding(&exclude);
+                if let Ok(lease) = pool.pick(&request, now) {
+                    let picked = lease.endpoint().id.clone();
+                    prop_assert!(!exclude.contains(&picked));
+                    let number: usize = picked.as_str()[4..].parse().unwrap();
+                    prop_assert_eq!(wanted.get(&number), Some(&true), "picked {}", picked);
+                    log.push(picked.to_string());
+                    leases.push(lease);
+                }
+            }
+            Step::Finish(n, code) if !leases.is_empty() => {
+                leases.swap_remove(n % leases.len()).finish(outcome(code), now);
+            }
+            Step::Answer(n, status) if !leases.is_empty() => {
+                let n = n % leases.len();
+                leases[n].responded(status, now);
+            }
+            Step::Drop(n) if !leases.is_empty() => drop(leases.swap_remove(n % leases.len())),
+            Step::Add(n, weight) => {
+                pool.apply(Update::Add(endpoint(n).weight(weight)), now);
+                wanted.insert(n, true);
+            }
+            Step::Remove(n) => {
+                pool.apply(Update::Remove(id(n)), now);
+                wanted.remove(&n);
+            }
+            Step::Drain(n) => {
+                pool.apply(Update::Drain(id(n)), now);
+                if let Some(pickable) = wanted.get_mut(&n) {
+                    *pickable = false;
+                }
+            }
+            Step::Reset(all) => {
+                pool.apply(Update::reset(all.iter().copied().map(endpoint)), now);
+                wanted.retain(|n, _| all.contains(n));
+                for n in all {
+                    wanted.entry(n).or_insert(true);
+                }
+            }
+            Step::Probe(n, code) => pool.probe_result(&id(n), probe(code), now),
+            Step::Pass(more) => {
+                now += ms(more);
+                pool.tick(now);
+                log.push(format!("{:?}", pool.probes_due(now)));
+            }
+            _ => {}
+        }
+        let snapshot = pool.snapshot();
+        let all: Vec<_> = snapshot.endpoints().map(|(_, state, reason)| (state, reason)).collect();
+        let failing = all
+            .iter()
+            .filter(|(state, reason)| matches!(state, State::Ejected | State::Trial) && reason.is_failing());
+        let failing = failing.count();
+        let members = all.iter().filter(|(s, _)| !matches!(s, State::Warming | State::Draining)).count();
+        let ready = snapshot.ready();
+        let must_stay = (members as f64 * health.min_usable.max(1.0 - health.max_ejected)).ceil() as usize;
+        prop_assert!(
+            failing == 0 || ready >= must_stay.max(1) || (failing == 1 && ready >= 1),
+            "{failing} out as failing, {ready} ready of {members}"
+        );
+        let in_flight = pool.load().in_flight;
+        prop_assert!(in_flight <= leases.len() as u64);
+        log.extend(pool.drain_events().iter().map(|event| format!("{:?} {event}", event.at)));
+    }
+    drop(leases);
+    prop_assert_eq!(pool.load().in_flight, 0);
+    for view in pool.snapshot().views(now) {
+        prop_assert_eq!(view.in_flight, 0);
+        let number: usize = view.id.as_str()[4..].parse().unwrap();
+        prop_assert!(wanted.contains_key(&number), "{} is still there", view.id);
+    }
+    Ok(log)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_interleaving(policy in 0u8..3, probes: bool, steps in prop::collection::vec(step(), 1..150)) {
+        let first = play(policy, probes, &steps)?;
+        prop_assert_eq!(first, play(policy, probes, &steps)?, "the same seed and calls gave another run");
+    }
+}
+
+#[test]
+fn two_failed_connections_eject_even_the_last_and_a_trial_brings_it_back() {
+    let pool = pool(Config::default(), 1);
+    fail(&pool, 0, 2, Outcome::ConnectFailed, ms(5));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::ConnectFailures(2))));
+    let error = pool.pick(&PickRequest::default(), ms(6)).unwrap_err();
+    assert_eq!(error.to_string(), "no endpoint can take the request: 1 ejected");
+    // The first pause is 250 ms, give or take a tenth.
+    let trial = pool.pick(&PickRequest::default(), ms(281)).unwrap();
+    assert!(trial.is_trial());
+    assert!(pool.pick(&PickRequest::default(), ms(281)).is_err(), "one request at a time tries");
+    trial.finish(Outcome::ConnectFailed, ms(290));
+    assert!(pool.pick(&PickRequest::default(), ms(700)).is_err(), "the second pause is longer");
+    pool.pick(&PickRequest::default(), ms(900)).unwrap().finish(Outcome::Success, ms(901));
+    assert_eq!(state(&pool, 0), Some((State::Ready, Reason::Recovered)));
+    let told: Vec<_> = pool.drain_events().into_iter().map(|event| event.to_string()).collect();
+    assert_eq!(told[0], "web.0 added");
+    assert!(
+        told[1].starts_with("web.0 ejected for 0.2") && told[1].ends_with("2 failed connections in a row")
+    );
+    assert_eq!(told[2], "web.0 is tried with one request");
+    assert!(told.last().unwrap().starts_with("web.0 recovered after"), "{told:?}");
+}
+
+#[test]
+fn a_success_in_between_or_a_long_gap_ends_the_row() {
+    let pool = pool(Config::default(), 1);
+    let once = |outcome, at| pool.pick(&PickRequest::default(), ms(at)).unwrap().finish(outcome, ms(at));
+    once(Outcome::Reset, 0);
+    once(Outcome::Success, 1);
+    once(Outcome::ConnectFailed, 2);
+    once(Outcome::ConnectFailed, 20_000);
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+    once(Outcome::ConnectFailed, 20_001);
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ejected);
+}
+
+#[test]
+fn server_errors_eject_within_the_cap_and_never_the_last() {
+    let pool = pool(Config::default(), 2);
+    fail(&pool, 0, 5, Outcome::Status(500), ms(1));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::ServerErrors(5))));
+    fail(&pool, 1, 50, Outcome::Status(500), ms(2));
+    assert_eq!(state(&pool, 1).unwrap().0, State::Ready);
+    // Now the good one dies: what fails is better than nothing.
+    fail(&pool, 1, 2, Outcome::ConnectFailed, ms(3));
+    assert_eq!(state(&pool, 0), Some((State::Ready, Reason::Needed)));
+}
+
+#[test]
+fn a_late_failure_does_not_count_against_a_recovered_endpoint() {
+    let pool = pool(Config::default(), 1);
+    let late: Vec<_> = (0..4).map(|_| pool.pick(&PickRequest::default(), ms(0)).unwrap()).collect();
+    fail(&pool, 0, 2, Outcome::ConnectFailed, ms(1));
+    pool.pick(&PickRequest::default(), ms(300)).unwrap().finish(Outcome::Success, ms(301));
+    for lease in late {
+        lease.finish(Outcome::Timeout, ms(400));
+    }
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+}
+
+#[test]
+fn probes_warm_eject_and_bring_back() {
+    let pool = pool(Config::default().probes(Probes::default()), 1);
+    assert_eq!(state(&pool, 0).unwrap().0, State::Warming);
+    assert!(pool.pick(&PickRequest::default(), ms(0)).is_err());
+    assert_eq!(pool.probes_due(ms(100)).len(), 1);
+    assert_eq!(pool.probes_due(ms(101)).len(), 0);
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(102));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+    pool.probe_result(&id(0), ProbeOutcome::Timeout, ms(1000));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+    pool.probe_result(&id(0), ProbeOutcome::Failed, ms(1500));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::ProbesFailed(2))));
+    assert_eq!(pool.probes_due(ms(1800)).len(), 1, "probed again soon");
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(1801));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+    pool.probe_result(&id(0), ProbeOutcome::NotReady, ms(1900));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::NotReady)));
+    pool.probe_result(&id(0), ProbeOutcome::Failed, ms(2400));
+    assert_eq!(state(&pool, 0).unwrap().1, Reason::ProbesFailed(2), "not ready, then gone");
+}
+
+#[test]
+fn slow_probes_of_a_busy_endpoint_tell_of_load_only() {
+    let pool = pool(Config::default().probes(Probes::default()), 1);
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(0));
+    for at in (500..5000).step_by(500) {
+        let lease = pool.pick(&PickRequest::default(), ms(at - 300)).unwrap();
+        lease.finish(Outcome::Success, ms(at - 100));
+        pool.probe_result(&id(0), ProbeOutcome::Timeout, ms(at));
+    }
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+}
+
+#[test]
+fn leaving_drains_and_new_data_keeps_health() {
+    let pool = pool(Config::default(), 2);
+    fail(&pool, 0, 2, Outcome::ConnectFailed, ms(1));
+    let moved = Endpoint::new("web.0", "127.0.0.9:1".parse().unwrap()).weight(3).host("h9");
+    let busy = pool.pick(&PickRequest::default(), ms(2)).unwrap();
+    assert_eq!(busy.endpoint().id, id(1));
+    pool.apply(Update::reset([moved]), ms(3));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ejected, "a new address does not heal");
+    assert_eq!(state(&pool, 1), Some((State::Draining, Reason::Absent)));
+    busy.finish(Outcome::Success, ms(4));
+    assert_eq!(state(&pool, 1), None);
+    let removed = pool.drain_events().into_iter().filter(|event| event.kind == EventKind::Removed);
+    assert_eq!(removed.count(), 1);
+}
+
+#[test]
+fn a_requested_drain_survives_a_stale_reset() {
+    let pool = pool(Config::default(), 2);
+    pool.apply(Update::Drain(id(0)), ms(1));
+    pool.apply(Update::reset((0..2).map(endpoint)), ms(2));
+    assert_eq!(state(&pool, 0), Some((State::Draining, Reason::DrainRequested)));
+    pool.apply(Update::reset([endpoint(1)]), ms(3));
+    assert_eq!(state(&pool, 0), None);
+    pool.apply(Update::reset((0..2).map(endpoint)), ms(4));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+}
+
+#[test]
+fn an_empty_reset_is_applied_unless_refused() {
+    let news = pool(Config::default(), 2);
+    news.apply(Update::reset([]), ms(1));
+    assert!(news.snapshot().is_empty());
+    let kept = pool(Config::default().refuse_empty_reset(true), 2);
+    kept.apply(Update::reset([]), ms(1));
+    assert_eq!(kept.snapshot().len(), 2);
+    assert_eq!(kept.drain_events().last().unwrap().kind, EventKind::EmptyResetRefused);
+}
+
+#[test]
+fn round_robin_follows_weights_smoothly() {
+    let pool = Pool::new(Config::default().policy(RoundRobin::default()), 1).unwrap();
+    let weights = [5, 1, 1];
+    pool.apply(Update::reset(weights.iter().enumerate().map(|(n, w)| endpoint(n).weight(*w))), ms(0));
+    let picks: Vec<_> = (0..7)
+        .map(|_| pool.pick(&PickRequest::default(), ms(0)).unwrap().endpoint().id.to_string())
+        .collect();
+    assert_eq!(picks, ["web.0", "web.0", "web.1", "web.0", "web.2", "web.0", "web.0"]);
+}
+
+#[test]
+fn least_pending_fills_evenly_by_weight() {
+    let pool = Pool::new(Config::default().policy(LeastPending::default()), 1).unwrap();
+    pool.apply(Update::reset([endpoint(0).weight(2), endpoint(1)]), ms(0));
+    let leases: Vec<_> = (0..9).map(|_| pool.pick(&PickRequest::default(), ms(0)).unwrap()).collect();
+    assert_eq!(leases.iter().filter(|lease| lease.endpoint().id == id(0)).count(), 6);
+}
+
+#[test]
+fn the_default_policy_alternates_when_idle_and_learns_who_is_slow_or_fails() {
+    let pool = pool(Config::default(), 2);
+    let mut last = None;
+    for at in 0..20 {
+        let lease = pool.pick(&PickRequest::default(), ms(at * 10)).unwrap();
+        assert_ne!(last.replace(lease.endpoint().id.clone()), Some(lease.endpoint().id.clone()));
+        lease.finish(Outcome::Success, ms(at * 10 + 3));
+    }
+    let mut slow = 0;
+    for at in 0..200 {
+        let lease = pool.pick(&PickRequest::default(), ms(1000 + at * 10)).unwrap();
+        let is_slow = lease.endpoint().id == id(1);
+        slow += usize::from(is_slow);
+        lease.finish(Outcome::Success, ms(1000 + at * 10 + if is_slow { 500 } else { 3 }));
+    }
+    assert!(slow <= 2, "the slow one got {slow} of 200");
+    let failing = self::pool(Config::default(), 2);
+    let mut failed = 0;
+    for at in 0..200 {
+        let lease = failing.pick(&PickRequest::default(), ms(at * 10)).unwrap();
+        let fails = lease.endpoint().id == id(1);
+        failed += usize::from(fails);
+        lease.finish(Outcome::Status(if fails { 500 } else { 200 }), ms(at * 10 + 1));
+    }
+    assert!(failed <= 5, "the one that fails fast got {failed} of 200");
+}
+
+#[test]
+fn a_pick_explains_itself() {
+    let pool = pool(Config::default(), 3);
+    pool.apply(Update::Drain(id(2)), ms(1));
+    let exclude = [id(0)];
+    let (lease, why) = pool.pick_explained(&PickRequest::excluding(&exclude), ms(2));
+    assert_eq!(why.picked, Some(lease.unwrap().endpoint().id.clone()));
+    assert_eq!(why.candidates[0].verdict, Verdict::Excluded);
+    assert_eq!(why.candidates[1].verdict, Verdict::Picked);
+    assert_eq!(
+        why.to_string(),
+        "web.1 picked by p2c_peak_ewma; web.0 excluded by the request (0 in flight); web.1 picked (0 in flight); \
+         web.2 draining: told to drain"
+    );
+    let all: Vec<_> = (0..3).map(id).collect();
+    let (none, why) = pool.pick_explained(&PickRequest::excluding(&all), ms(3));
+    assert!(none.unwrap_err().is_excluded());
+    assert!(
+        why.to_string()
+            .starts_with("no endpoint can take the request: 2 excluded by the request, 1 draining")
+    );
+}
+
+#[test]
+fn many_threads_leave_nothing_in_flight() {
+    let pool = pool(Config::default(), 4);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..2000u64 {
+                    let now = ms(round);
+                    if let Ok(lease) = pool.pick(&PickRequest::default(), now) {
+                        lease
+                            .finish(if round % 7 == thread { Outcome::Reset } else { Outcome::Success }, now);
+                    }
+                    if round % 100 == 0 {
+                        pool.apply(Update::reset((0..1 + (round as usize / 100) % 4).map(endpoint)), now);
+                    }
+                }
+            });
+        }
+    });
+    pool.tick(ms(3000));
+    assert_eq!(pool.load().in_flight, 0);
+    assert_eq!(pool.load().draining, 0);
+}
