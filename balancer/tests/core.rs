@@ -1,5 +1,7 @@
 //! What the core promises, whatever happens in whatever order.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

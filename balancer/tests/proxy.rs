@@ -1,5 +1,6 @@
 //! The gateway against backends on loopback that die, hang, drain and come back.
 #![cfg(feature = "proxy")]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -560,6 +561,18 @@ async fn a_client_that_leaves_takes_its_attempt_with_it() {
     front.until("it is gone", |load| load.in_flight == 0 && load.endpoints[0].in_flight == 0).await;
     assert_eq!(front.gateway.load().endpoints[0].failures, 0);
     hole.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_let_go() {
+    let backend = Backend::start(|_| async { reply(200, vec![b'x'; 50_000_000]) }).await;
+    let front =
+        Front::start(quick().body_idle_timeout(Duration::from_millis(300)), [backend.endpoint("a")]).await;
+    let mut stream = TcpStream::connect(front.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    front.until("it is in flight", |load| load.endpoints[0].in_flight == 1).await;
+    front.until("it is let go", |load| load.in_flight == 0 && load.endpoints[0].in_flight == 0).await;
+    assert_eq!(front.gateway.load().endpoints[0].failures, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -146,10 +146,9 @@ async fn send(
             response = &mut sent => break response,
             () = sleep_until(until) => {
                 let moved = outgoing.body.progress().is_some_and(|progress| progress > last);
-                match outgoing.body.ended() {
-                    _ if moved => {}
-                    true => return Err(Failure::Timeout),
-                    false => return Err(Failure::Client),
+                if !moved {
+                    let client = outgoing.body.starved();
+                    return Err(if client { Failure::Client } else { Failure::Timeout });
                 }
             }
             () = unreachable(down) => return Err(Failure::Abandoned { unsent: false }),

@@ -30,6 +30,8 @@ struct Source {
     overflowed: bool,
     ended: bool,
     failed: bool,
+    /// The endpoint asked for more, and the client has not sent it.
+    starved: bool,
     attempt: u64,
     progress: Instant,
 }
@@ -49,6 +51,7 @@ impl Replay {
             overflowed: false,
             ended: false,
             failed: false,
+            starved: false,
             attempt: 0,
             progress: Instant::now(),
         }))))
@@ -73,9 +76,9 @@ impl Replay {
         self.0.as_ref().is_some_and(|shared| lock(shared).failed)
     }
 
-    /// Whether all of it was read from the client.
-    pub(crate) fn ended(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| lock(shared).ended)
+    /// Whether it is the client that we wait for.
+    pub(crate) fn starved(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).starved)
     }
 
     /// When the client last sent something of it.
@@ -120,9 +123,13 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         let frame = match Pin::new(&mut source.body).poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                source.starved = true;
+                return Poll::Pending;
+            }
             Poll::Ready(frame) => frame,
         };
+        source.starved = false;
         source.progress = Instant::now();
         match frame {
             Some(Ok(frame)) => match frame.into_data() {

@@ -12,14 +12,14 @@ use crate::error::ConfigError;
 #[serde(default)]
 #[non_exhaustive]
 pub struct Config {
-    /// How long a connection to an endpoint may take. Hosts of one site answer in less than 10 ms; 300 ms lets
-    /// one lost packet pass unnoticed only on fast kernels, and costs little when it does not.
+    /// How long a connection to an endpoint may take. Hosts of one site answer in a few milliseconds; a kernel
+    /// repeats a lost packet only after a second, so that waiting longer than this buys nothing before that.
     pub connect_timeout: Duration,
     /// How long one attempt may wait for the head of the answer, after the request's last body byte.
     pub response_timeout: Duration,
     /// How long all attempts and waits together may take until the head of the answer.
     pub total_timeout: Duration,
-    /// The longest pause inside of a body that is streamed.
+    /// The longest pause inside of a body that is streamed, and the longest that a client may leave its answer unread.
     pub body_idle_timeout: Duration,
     /// How long a client may take for the head of a request, the time between two requests included.
     pub header_read_timeout: Duration,

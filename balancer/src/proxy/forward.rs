@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::{Answer, Failure, Outgoing, attempt};
 use super::body::{Replay, ResponseBody, Stream};
+use super::client_io::Seen;
 use super::gateway::{Inner, Ticket, lock};
 use super::headers::{self, REQUEST_ID};
 use super::room::Place;
-use super::sniff::Seen;
 use super::upstream::Upstream;
 use crate::endpoint::EndpointId;
 use crate::lease::{Lease, PickRequest};
@@ -48,11 +48,11 @@ pub(crate) async fn handle(
     let head = request.method() != Method::HEAD;
     let hidden_length = request.headers().contains_key(header::TRANSFER_ENCODING)
         && seen.has_length(request.method().as_str());
-    seen.forget();
+    seen.pause();
     let ticket = Ticket::new(Arc::clone(&inner), seen);
     let id = headers::request_id(request.headers(), inner.config.trust_request_id);
     let (mut parts, body) = request.into_parts();
-    let result = match headers::check(&parts, hidden_length) {
+    let result = match headers::check(&parts, hidden_length, inner.config.max_head_bytes) {
         Ok(()) => {
             headers::forward(&mut parts.headers, &parts.uri, peer, &id);
             let outgoing = Outgoing {
@@ -92,7 +92,7 @@ pub(crate) async fn handle(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     *response.version_mut() = http::Version::HTTP_11;
-    lock(&inner.window).answered(began.elapsed(), inner.since_start());
+    lock(&inner.window).answered(began.elapsed(), inner.now());
     response
 }
 

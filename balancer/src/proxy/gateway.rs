@@ -82,7 +82,9 @@ pub(crate) struct Inner {
     pub(crate) start: Instant,
     pub(crate) keeper: tokio::sync::Mutex<()>,
     started_at: SystemTime,
-    followed: Mutex<Option<u64>>,
+    /// One more than the generation that was followed last; written under the lock.
+    followed: AtomicU64,
+    following: Mutex<()>,
     log: Mutex<VecDeque<LoggedEvent>>,
 }
 
@@ -124,7 +126,8 @@ impl Gateway {
             start,
             keeper: tokio::sync::Mutex::new(()),
             started_at: SystemTime::now().checked_sub(lived).unwrap_or(UNIX_EPOCH),
-            followed: Mutex::new(None),
+            followed: AtomicU64::new(0),
+            following: Mutex::new(()),
             log: Mutex::default(),
             pool,
             config,
@@ -157,10 +160,9 @@ impl Gateway {
     pub fn load(&self) -> Load {
         let inner = &self.inner;
         let now = inner.now();
-        let since = inner.since_start();
         let (rate, seen) = {
             let mut window = lock(&inner.window);
-            (window.rate(since), window.percentiles(since))
+            (window.rate(now), window.percentiles(now))
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Load {
@@ -190,19 +192,14 @@ impl Inner {
         self.start.elapsed()
     }
 
-    /// Time for rates; the same clock.
-    pub(crate) fn since_start(&self) -> Duration {
-        self.start.elapsed()
-    }
-
     /// Brings connections and the waiting room in line with the pool, if it has changed.
     pub(crate) fn follow(&self) {
-        if *lock(&self.followed) != Some(self.pool.generation()) {
-            let mut followed = lock(&self.followed);
+        if self.followed.load(Ordering::Acquire) != self.pool.generation() + 1 {
+            let _one = lock(&self.following);
             let snapshot = self.pool.snapshot();
-            if *followed != Some(snapshot.generation()) {
+            if self.followed.load(Ordering::Acquire) != snapshot.generation() + 1 {
                 self.upstreams.follow(&snapshot);
-                *followed = Some(snapshot.generation());
+                self.followed.store(snapshot.generation() + 1, Ordering::Release);
             }
         }
         self.wake();
@@ -242,7 +239,7 @@ impl Inner {
 
     /// Whether the budget pays for one more retry.
     pub(crate) fn may_retry(&self) -> bool {
-        let paid = lock(&self.budget).withdraw(self.since_start());
+        let paid = lock(&self.budget).withdraw(self.now());
         if paid {
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
@@ -254,14 +251,14 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     inner: Arc<Inner>,
-    seen: super::sniff::Seen,
+    seen: super::client_io::Seen,
 }
 
 impl Ticket {
-    pub(crate) fn new(inner: Arc<Inner>, seen: super::sniff::Seen) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, seen: super::client_io::Seen) -> Self {
         inner.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         inner.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let now = inner.since_start();
+        let now = inner.now();
         lock(&inner.window).arrived(now);
         lock(&inner.budget).deposit(now);
         Self { inner, seen }
@@ -272,7 +269,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.inner.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
         // The next head is read after this.
-        self.seen.forget();
+        self.seen.resume();
     }
 }
 

@@ -26,8 +26,13 @@ pub(crate) type Refusal = (StatusCode, &'static str);
 ///
 /// # Errors
 /// The status to answer, with one sentence.
-pub(crate) fn check(parts: &request::Parts, length_and_encoding: bool) -> Result<(), Refusal> {
+pub(crate) fn check(parts: &request::Parts, length_and_encoding: bool, most: usize) -> Result<(), Refusal> {
     let bad = |why| Err((StatusCode::BAD_REQUEST, why));
+    let line =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
+    if parts.headers.iter().map(line).sum::<usize>() > most {
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too large"));
+    }
     if parts.method == Method::CONNECT {
         return Err((StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported here"));
     }
@@ -171,7 +176,7 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap().into_parts().0, false).err().map(|(_, why)| why)
+        check(&request.body(()).unwrap().into_parts().0, false, 8192).err().map(|(_, why)| why)
     }
 
     #[test]

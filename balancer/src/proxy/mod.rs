@@ -25,6 +25,7 @@
 
 mod attempt;
 mod body;
+mod client_io;
 mod config;
 mod forward;
 mod gateway;
@@ -32,7 +33,7 @@ mod headers;
 mod probe;
 mod room;
 mod serve;
-mod sniff;
+
 mod stats;
 mod upstream;
 

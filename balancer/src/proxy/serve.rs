@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::client_io::{ClientIo, Seen};
 use super::forward::handle;
 use super::gateway::{Gateway, Inner};
 use super::probe;
-use super::sniff::{Seen, Sniffed};
 
 /// How a drain went.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -126,7 +126,7 @@ async fn connection(
         .max_headers(config.max_headers)
         .max_buf_size(config.max_head_bytes);
     let seen = Seen::new(config.max_head_bytes);
-    let io = TokioIo::new(Sniffed::new(stream, seen.clone()));
+    let io = TokioIo::new(ClientIo::new(stream, seen.clone(), config.body_idle_timeout));
     let service = {
         let inner = Arc::clone(&inner);
         service_fn(move |request| {
