@@ -132,6 +132,14 @@ impl Members {
         self.rebalance(now);
     }
 
+    /// Changes only the reason of a state.
+    pub(crate) fn explain(&mut self, id: &EndpointId, reason: Reason) {
+        if let Some(member) = self.members.get_mut(id).filter(|member| member.slot.reason != reason) {
+            member.slot.reason = reason;
+            self.changed = true;
+        }
+    }
+
     /// Takes an endpoint back in.
     pub(crate) fn recover(&mut self, id: &EndpointId, now: Duration) {
         let Some(member) = self.members.get(id) else { return };

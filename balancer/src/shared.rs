@@ -146,6 +146,8 @@ impl Shared {
             match state {
                 State::Ready | State::Trial if enough => members.eject(id, failed, now),
                 State::Ejected if enough && worse => members.eject(id, failed, now),
+                // It stays where it is; why it does not get ready is told all the same.
+                State::Warming => members.explain(id, failed),
                 _ => {}
             }
         });

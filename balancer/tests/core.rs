@@ -264,6 +264,8 @@ fn probes_warm_eject_and_bring_back() {
     assert!(pool.pick(&PickRequest::default(), ms(0)).is_err());
     assert_eq!(pool.probes_due(ms(100)).len(), 1);
     assert_eq!(pool.probes_due(ms(101)).len(), 0);
+    pool.probe_result(&id(0), ProbeOutcome::from_status(404), ms(101));
+    assert_eq!(state(&pool, 0), Some((State::Warming, Reason::ProbeStatus(404))));
     pool.probe_result(&id(0), ProbeOutcome::Passed, ms(102));
     assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
     pool.probe_result(&id(0), ProbeOutcome::Timeout, ms(1000));

@@ -575,6 +575,78 @@ async fn a_client_that_does_not_read_is_let_go() {
     assert_eq!(front.gateway.load().endpoints[0].failures, 0);
 }
 
+/// Answers each connection's first request with these bytes, then waits for a permit, then closes.
+async fn scripted(bytes: &'static str, permits: Arc<tokio::sync::Semaphore>) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            permits.acquire().await.unwrap().forget();
+        }
+    });
+    (addr, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_stream_and_a_cut_one_is_seen_as_cut() {
+    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    let (addr, task) = scripted(head, permits.clone()).await;
+    let front = Front::start(quick(), [Endpoint::new("a", addr)]).await;
+    let mut client = Client::connect(front.addr).await;
+    let request = Request::get("/").header("host", "site").body(Full::default()).unwrap();
+    let mut body = client.sender.send_request(request).await.unwrap().into_body();
+    let first = timeout(Duration::from_secs(2), body.frame()).await.expect("it does not stream");
+    assert_eq!(first.unwrap().unwrap().into_data().unwrap(), "first");
+    assert_eq!(front.gateway.load().in_flight, 1);
+    permits.add_permits(1);
+    assert!(body.frame().await.unwrap().is_err(), "a cut answer must not look complete");
+    front.until("it is counted", |load| load.in_flight == 0 && load.endpoints[0].failures == 1).await;
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_answer_that_breaks_off_is_asked_for_elsewhere() {
+    let permits = Arc::new(tokio::sync::Semaphore::new(100));
+    let (addr, task) = scripted("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", permits).await;
+    let good = Backend::named("whole").await;
+    let front = Front::start(quick(), [Endpoint::new("breaking", addr), good.endpoint("good")]).await;
+    for _ in 0..6 {
+        assert_eq!(front.get("/").await, (200, "whole".to_owned()));
+    }
+    assert!(front.gateway.load().retries_total > 0);
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_heads_and_stalled_bodies_end() {
+    let backend = Backend::start(|request: Request<Incoming>| async move {
+        drop(request.into_body().collect().await);
+        reply(200, "read")
+    })
+    .await;
+    let config =
+        quick().header_read_timeout(Duration::from_millis(300)).response_timeout(Duration::from_millis(300));
+    let front = Front::start(config, [backend.endpoint("a")]).await;
+    let began = Instant::now();
+    let nothing = raw(front.addr, "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
+    assert!(!nothing.contains(" 200 ") && began.elapsed() < Duration::from_secs(2), "{nothing}");
+    let stalled = raw(front.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+    assert!(stalled.starts_with("HTTP/1.1 408 "), "{stalled}");
+    assert_eq!(front.gateway.load().endpoints[0].failures, 0, "the client's fault");
+    front.until("all is counted out", |load| load.in_flight == 0).await;
+    // An endpoint that does not read the body is at fault itself.
+    let (addr, hole) = black_hole().await;
+    front.gateway.apply(Update::reset([Endpoint::new("hole", addr)]));
+    let body = "x".repeat(20_000_000);
+    let (status, why) = front.send_body(Request::post("/"), &body).await;
+    assert_eq!((status, front.gateway.load().endpoints[0].failures), (504, 1), "{why}");
+    hole.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn smuggling_and_what_is_not_supported_is_refused() {
     let backend = Backend::named("a").await;

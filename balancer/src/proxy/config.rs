@@ -123,6 +123,12 @@ impl Config {
         body_idle_timeout: Duration, "Sets the longest pause inside of a body.";
         header_read_timeout: Duration, "Sets how long a client may take for the head of a request.";
         max_attempts: u32, "Sets the most attempts that reach an endpoint.";
+        replay_limit: usize, "Sets up to how many bytes a request's body is kept for a retry.";
+        whole_response_limit: u64, "Sets up to how many bytes an answer is read whole before it is passed on.";
+        idle_connections: usize, "Sets how many idle connections are kept per endpoint.";
+        idle_timeout: Duration, "Sets how long an idle connection is kept.";
+        max_headers: usize, "Sets the most header lines of a request.";
+        max_head_bytes: usize, "Sets the most bytes of a request's head.";
         waiting_limit: usize, "Sets how many requests may wait for an endpoint.";
         waiting_timeout: Duration, "Sets how long a request may wait for an endpoint.";
         max_connections: usize, "Sets how many client connections are served at a time.";

@@ -69,7 +69,9 @@ pub(crate) async fn handle(
             Err(Refusal::new(status, why))
         }
     };
-    let refused = result.as_ref().is_err_and(|refusal| refusal.status.is_client_error());
+    let refused = result.as_ref().is_err_and(|refusal| {
+        refusal.status.is_client_error() || refusal.status == StatusCode::NOT_IMPLEMENTED
+    });
     let mut response = match result {
         Ok((Answer::Whole(response), lease, _)) => {
             lease.finish(crate::Outcome::Success, inner.now());

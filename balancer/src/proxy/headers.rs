@@ -83,6 +83,10 @@ pub(crate) fn check(parts: &request::Parts, length_and_encoding: bool, most: usi
 
 /// Takes out what is meant for one hop only (RFC 9110 7.6.1), `Connection` and all that it lists included.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It was framed by its encoding; a length beside it is false at best.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     if headers.contains_key(header::CONNECTION) {
         for name in tokens(headers).flatten().collect::<Vec<_>>() {
             headers.remove(name);

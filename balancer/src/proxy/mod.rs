@@ -10,8 +10,8 @@
 //! gateway.apply(Update::reset([Endpoint::new("web.1", "127.0.0.1:8001".parse()?)]));
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-//! println!("{:?}", gateway.serve(listener, stop).await?);
+//! let shutdown = std::future::pending(); // or a signal
+//! println!("{:?}", gateway.serve(listener, shutdown).await?);
 //! # Ok(()) }
 //! ```
 //!
