@@ -86,7 +86,7 @@ pub struct Health {
     pub min_usable: f64,
     /// First pause of an unreachable endpoint before it is tried again. Short, so that a blip heals fast.
     pub unreachable_pause: Duration,
-    /// The longest pause of an unreachable endpoint.
+    /// The longest pause of an unreachable endpoint: one request a second at a dead address costs next to nothing.
     pub unreachable_pause_max: Duration,
     /// First pause of a failing endpoint.
     pub failing_pause: Duration,
@@ -105,7 +105,7 @@ impl Default for Health {
             max_ejected: 0.5,
             min_usable: 0.5,
             unreachable_pause: Duration::from_millis(250),
-            unreachable_pause_max: Duration::from_secs(5),
+            unreachable_pause_max: Duration::from_secs(1),
             failing_pause: Duration::from_secs(2),
             failing_pause_max: Duration::from_secs(60),
             forgive_after: Duration::from_secs(30),
