@@ -69,7 +69,13 @@ impl Folder {
                 fs::remove_dir_all(&part).map_err(Error::file("remove", &part))?;
             }
         }
-        if !self.cache().exists() {
+        self.remove_unless_used()
+    }
+
+    /// Removes the folder if there is neither a lab nor a fetched package in it.
+    pub(crate) fn remove_unless_used(&self) -> Result<()> {
+        let used = ["hosts", "logs", "cache"].iter().any(|part| self.0.join(part).exists());
+        if !used && self.0.join(MARK).exists() {
             fs::remove_file(self.0.join(MARK)).map_err(Error::file("remove", self.0.join(MARK)))?;
             fs::remove_dir(&self.0).map_err(Error::file("remove", &self.0))?;
         }

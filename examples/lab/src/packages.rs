@@ -147,27 +147,48 @@ impl Drop for NoStart {
 
 /// Consul left Debian after bullseye: a private apt configuration reads that release without touching the machine's.
 async fn fetch_consul(folder: &Folder) -> Result<()> {
-    let fail = |error: Error| not_had("consul", &error.to_string(), HINT_CONSUL);
-    let Mirror { uri, signed_by } = machine_mirror().ok_or_else(|| {
+    let mirror = machine_mirror().ok_or_else(|| {
         not_had("consul", "no Debian archive stands in this machine's apt sources", HINT_CONSUL)
     })?;
-    let key = signed_by.unwrap_or_else(|| KEYRING.to_owned());
     folder.create()?;
-    let cache = folder.cache();
-    let work = cache.join("apt");
+    let work = folder.cache().join("apt");
+    let fetched = fetch_into(&work, &folder.cache().join("consul"), &mirror).await;
+    fs::remove_dir_all(&work).map_err(Error::file("remove", &work))?;
+    if fetched.is_err() {
+        // Not empty if there is something else in it, which then stays.
+        let _ = fs::remove_dir(folder.cache());
+        folder.remove_unless_used()?;
+    }
+    fetched.map_err(|error| match error {
+        Error::Command { output, status, .. } => {
+            let last = output.lines().last().unwrap_or(&status).trim().to_owned();
+            let uri = &mirror.uri;
+            not_had(
+                "consul",
+                &format!("{uri} did not give bullseye's, which may be in an archive now: {last}"),
+                HINT_CONSUL,
+            )
+        }
+        other => other,
+    })
+}
+
+async fn fetch_into(work: &Path, place: &Path, mirror: &Mirror) -> Result<()> {
     for part in ["lists/partial", "archives/partial"] {
-        fs::create_dir_all(work.join(part)).map_err(Error::file("create", &work))?;
+        fs::create_dir_all(work.join(part)).map_err(Error::file("create", work))?;
     }
     let list = work.join("sources.list");
-    fs::write(&list, format!("deb [signed-by={key}] {uri} bullseye main\n"))
+    let key = mirror.signed_by.as_deref().unwrap_or(KEYRING);
+    fs::write(&list, format!("deb [signed-by={key}] {} bullseye main\n", mirror.uri))
         .map_err(Error::file("write", &list))?;
     let at = |name: &str, path: &Path| format!("{name}={}", path.display());
     let settings = [
         at("Dir::Etc::sourcelist", &list),
         "Dir::Etc::sourceparts=/dev/null".to_owned(),
         at("Dir::State::lists", &work.join("lists")),
-        at("Dir::Cache", &work),
+        at("Dir::Cache", work),
         "APT::Sandbox::User=root".to_owned(),
+        "APT::Update::Error-Mode=any".to_owned(),
         "Acquire::Languages=none".to_owned(),
         // The release is past its life; what is fetched is still checked against its signature.
         "Acquire::Check-Valid-Until=false".to_owned(),
@@ -176,24 +197,19 @@ async fn fetch_consul(folder: &Folder) -> Result<()> {
     for setting in &settings {
         options.extend(["-o", setting]);
     }
-    apt(&[options.as_slice(), &["update"]].concat()).await.map_err(fail)?;
+    apt(&[options.as_slice(), &["update"]].concat()).await?;
     // `download` takes the package alone, without a look at what this machine's packages think of it.
-    apt_in(&work.to_string_lossy(), &[options.as_slice(), &["download", "consul"]].concat())
-        .await
-        .map_err(fail)?;
-    let deb = fs::read_dir(&work)
-        .map_err(Error::file("read", &work))?
+    apt_in(&work.to_string_lossy(), &[options.as_slice(), &["download", "consul"]].concat()).await?;
+    let deb = fs::read_dir(work)
+        .map_err(Error::file("read", work))?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("consul_")))
         .ok_or_else(|| not_had("consul", "the archive has no such package for this machine", HINT_CONSUL))?;
     // Moved into place when whole: half a program must not pass for one.
-    let (new, root) = (work.join("root"), cache.join("consul"));
-    command::run_for(APT_LIMIT, "dpkg", &["-x".as_ref(), deb.as_os_str(), new.as_os_str()])
-        .await
-        .map_err(fail)?;
-    fs::rename(&new, &root).map_err(Error::file("create", &root))?;
-    fs::remove_dir_all(&work).map_err(Error::file("remove", &work))
+    let new = work.join("root");
+    command::run_for(APT_LIMIT, "dpkg", &["-x".as_ref(), deb.as_os_str(), new.as_os_str()]).await?;
+    fs::rename(&new, place).map_err(Error::file("create", place))
 }
 
 fn machine_mirror() -> Option<Mirror> {
