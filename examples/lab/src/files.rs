@@ -129,18 +129,22 @@ pub(crate) fn redis_conf_again(old: &str, host: &Host, master: Ipv4Addr) -> Stri
 }
 
 /// The same for its Sentinel. Its identity and its epochs stay, so that it is not counted twice and votes once in each epoch.
+/// The master of before is a replica now, which the Sentinel has to know to watch over it.
 pub(crate) fn sentinel_conf_again(old: &str, master: Ipv4Addr) -> String {
     let monitor = format!("sentinel monitor {REDIS_MASTER} ");
-    let replica = format!("sentinel known-replica {REDIS_MASTER} ");
+    let replica = |addr: &str| format!("sentinel known-replica {REDIS_MASTER} {addr} {REDIS_PORT}");
+    let master = master.to_string();
     let mut text = String::new();
-    for line in old.lines() {
-        if let Some(rest) = line.strip_prefix(&monitor) {
-            let quorum = rest.split_whitespace().nth(2).unwrap_or("1");
-            text.push_str(&format!("{monitor}{master} {REDIS_PORT} {quorum}\n"));
-        } else if !line.starts_with(&replica) {
-            // The replicas are learnt anew from the master: the new master may be among the old ones.
-            text.push_str(line);
-            text.push('\n');
+    for line in old.lines().filter(|line| *line != replica(&master)) {
+        let Some(rest) = line.strip_prefix(&monitor) else {
+            text.push_str(&format!("{line}\n"));
+            continue;
+        };
+        let mut words = rest.split_whitespace();
+        let (before, quorum) = (words.next().unwrap_or(&master), words.nth(1).unwrap_or("1"));
+        text.push_str(&format!("{monitor}{master} {REDIS_PORT} {quorum}\n"));
+        if before != master {
+            text.push_str(&format!("{}\n", replica(before)));
         }
     }
     text
@@ -188,8 +192,12 @@ mod tests {
                    sentinel known-replica main 198.18.0.12 6379\nsentinel known-sentinel main 198.18.0.13 26379 def\n\
                    sentinel current-epoch 4\n";
         let again = sentinel_conf_again(old, Ipv4Addr::new(198, 18, 0, 12));
-        assert!(again.contains("sentinel monitor main 198.18.0.12 6379 2\n"), "{again}");
-        assert!(again.contains("myid abc") && again.contains("current-epoch 4"), "{again}");
-        assert!(again.contains("known-sentinel") && !again.contains("known-replica"), "{again}");
+        assert_eq!(
+            again,
+            "sentinel myid abc\nsentinel monitor main 198.18.0.12 6379 2\n\
+             sentinel known-replica main 198.18.0.11 6379\nsentinel config-epoch main 0\n\
+             sentinel known-sentinel main 198.18.0.13 26379 def\nsentinel current-epoch 4\n"
+        );
+        assert_eq!(sentinel_conf_again(old, Ipv4Addr::new(198, 18, 0, 11)), old, "nothing new");
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs of a lab that is up. Each that changes something takes the lock, reads the state, acts and writes the state.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -76,7 +77,8 @@ impl Lab {
     /// voter, Redis replica in sync. It unseats no leader of Consul, and an old Redis master comes back as a replica. Where too few hosts are on for a majority it waits for the engine alone.
     ///
     /// # Errors
-    /// A refusal when it is on already; otherwise what did not come about in time, with the ends of its logs. It is on then.
+    /// A refusal when it is on already; what the other hosts' Sentinels failed to answer, before it is on; otherwise what did
+    /// not come about in time, with the ends of its logs. It is on then.
     pub async fn power_on(&self, name: &str) -> Result<()> {
         let at = self.index(name)?;
         let (_lock, mut state) = change("lab power-on").await?;
@@ -88,15 +90,13 @@ impl Lab {
         host::stop(host, part(&mut state, at)?.power).await?;
         *part(&mut state, at)? = HostState::default();
         let others = self.live(&state);
-        // Nobody to ask means that this host is alone, and goes by what stands on its disk.
-        let master = ready::redis_master(&others).await.unwrap_or(None);
+        let master = self.redis_master(&others, &state).await?;
         let led = ready::consul_leader(&others).await.is_ok_and(|leader| leader.is_some());
         let started =
             host::start(host, &self.hosts, &state.folder, &state.consul, Boot::Again { master, led });
         let power = step(format!("{name} has power"), started).await?;
         *part(&mut state, at)? = HostState { power: Some(power), cut: false };
         state.save()?;
-        self.wait_engine(host, power, &state).await?;
         let live = self.live(&state);
         if live.len() <= self.hosts.len() / 2 {
             note(format!(
@@ -104,15 +104,16 @@ impl Lab {
                 live.len(),
                 self.hosts.len()
             ));
-            return Ok(());
+            return self.wait_engine(host, power, &state).await;
         }
-        self.wait_swarm(host, power, &state).await?;
         self.wait_consul(host, power, &state).await?;
         if led {
             let hurried = host::hurry_consul(host, &state.folder, &state.consul);
             step(format!("Consul of {name} restarted with normal timeouts"), hurried).await?;
-            self.wait_consul(host, power, &state).await?;
         }
+        self.wait_engine(host, power, &state).await?;
+        self.wait_swarm(host, power, &state).await?;
+        self.wait_consul(host, power, &state).await?;
         self.wait_redis(host, power, &state).await
     }
 
@@ -191,6 +192,21 @@ impl Lab {
         state.save()
     }
 
+    /// Where the others' Sentinels see the Redis master; none if there are no others, and the host goes by its own disk.
+    /// Others that don't answer are not "no others": on a guess, an old master would come back as a second one.
+    async fn redis_master(&self, others: &[&Host], state: &State) -> Result<Option<Ipv4Addr>> {
+        let known = Cell::new(None);
+        let check = async || match ready::redis_master(others).await {
+            Ok(master) => {
+                known.set(master);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        ready::until("word of the Redis master".to_owned(), MASTER_LIMIT, &state.folder, &[], check).await?;
+        Ok(known.get())
+    }
+
     pub(crate) async fn wait_engine(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
         until(format!("engine of {} answers", host.name), &state.folder, &[(host, power)], check).await
@@ -212,7 +228,8 @@ impl Lab {
     }
 
     pub(crate) async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
-        let check = async || ready::redis_in_sync(host, self.hosts.len() - 1).await;
+        let others = self.live(state).len().saturating_sub(1);
+        let check = async || ready::redis_in_sync(host, others).await;
         until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await
     }
 
@@ -263,6 +280,7 @@ pub(crate) fn host_at(hosts: &[Host], addr: Ipv4Addr) -> Option<String> {
 }
 
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(90);
+const MASTER_LIMIT: Duration = Duration::from_secs(15);
 const EXEC_LIMIT: Duration = Duration::from_secs(60);
 /// Each part comes up in seconds; a machine that is busy with a build takes several times that.
 const READY_LIMIT: Duration = Duration::from_secs(90);
