@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use consul_client::{AgentService, Check, CheckStatus, ServiceRegistration};
+use consul_client::{AgentService, Check, ServiceRegistration, Status};
 use swarm_client::{NodeId, Service, Task};
 
 use super::labels;
@@ -94,7 +94,7 @@ impl Registrar {
             .timeout(PROBE_TIMEOUT)
             .deregister_critical_after(FORGET_AFTER)
             // It has just passed the same check of ours.
-            .initial_status(CheckStatus::Passing);
+            .initial_status(Status::Passing);
         ServiceRegistration::new(&serving.service, &serving.id)
             .address(serving.address.ip().to_string())
             .port(serving.address.port())

@@ -55,10 +55,10 @@ impl ScaleTarget for SwarmTarget {
         })
     }
 
-    async fn write(&self, replicas: u32, by: Term, _because: &Decision) -> Result<Written, ScaleError> {
+    async fn write(&self, replicas: u32, by: Term, because: &Decision) -> Result<Written, ScaleError> {
         let services = self.swarm.services();
         let written = services.try_modify(&self.service, |service, spec| {
-            check(service, by, now())?;
+            check(service, by, because.current, now())?;
             spec.labels.insert(labels::TERM.into(), by.to_string());
             if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(Refusal::NotReplicated) }
         });
@@ -66,6 +66,9 @@ impl ScaleTarget for SwarmTarget {
             Ok(_) => Ok(Written::default()),
             Err(ModifyError::Refused(Refusal::Fenced(other))) => {
                 Err(ScaleError::Fenced { service: self.service.clone(), term: by, by: other })
+            }
+            Err(ModifyError::Refused(refusal @ Refusal::Moved(_))) => {
+                Err(ScaleError::Conflict { service: self.service.clone(), why: refusal.to_string() })
             }
             Err(ModifyError::Refused(refusal)) => Err(ScaleError::Refused {
                 service: self.service.clone(),
@@ -86,6 +89,7 @@ impl ScaleTarget for SwarmTarget {
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
     Fenced(Term),
+    Moved(Option<u64>),
     Held,
     Updating,
     NotReplicated,
@@ -95,6 +99,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fenced(_) => "a later leader has written",
+            Self::Moved(Some(now)) => return write!(f, "it has {now} replicas by now"),
+            Self::Moved(None) => "its replicas are not known",
             Self::Held => "a person has scaled it meanwhile",
             Self::Updating => "an update has begun meanwhile",
             Self::NotReplicated => "it is not a replicated service",
@@ -104,7 +110,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-fn check(service: &Service, by: Term, now: Duration) -> Result<(), Refusal> {
+/// Whether a decision made at `current` replicas may still be written.
+fn check(service: &Service, by: Term, current: u32, now: Duration) -> Result<(), Refusal> {
     match term(service) {
         Some(other) if other > by => return Err(Refusal::Fenced(other)),
         _ => {}
@@ -112,7 +119,11 @@ fn check(service: &Service, by: Term, now: Duration) -> Result<(), Refusal> {
     if hold(service).is_some_and(|hold| hold.is_active(now)) {
         return Err(Refusal::Held);
     }
-    if is_updating(service) { Err(Refusal::Updating) } else { Ok(()) }
+    if is_updating(service) {
+        return Err(Refusal::Updating);
+    }
+    let found = service.replicas();
+    if found == Some(current.into()) { Ok(()) } else { Err(Refusal::Moved(found)) }
 }
 
 fn term(service: &Service) -> Option<Term> {
@@ -137,8 +148,8 @@ mod tests {
     use super::*;
 
     fn service(labels: serde_json::Value, state: Option<&str>) -> Service {
-        let mut value =
-            json!({"ID": "s1", "Version": {"Index": 1}, "Spec": {"Name": "web", "Labels": labels}});
+        let spec = json!({"Name": "web", "Labels": labels, "Mode": {"Replicated": {"Replicas": 2}}});
+        let mut value = json!({"ID": "s1", "Version": {"Index": 1}, "Spec": spec});
         if let Some(state) = state {
             value["UpdateStatus"] = json!({"State": state});
         }
@@ -149,18 +160,24 @@ mod tests {
     fn a_lower_term_never_writes() {
         let led = service(json!({"ha-stack.term": "7"}), None);
         let at = Duration::from_secs(100);
-        assert_eq!(check(&led, Term(6), at), Err(Refusal::Fenced(Term(7))));
-        assert_eq!(check(&led, Term(7), at), Ok(()));
-        assert_eq!(check(&led, Term(8), at), Ok(()));
+        assert_eq!(check(&led, Term(6), 2, at), Err(Refusal::Fenced(Term(7))));
+        assert_eq!(check(&led, Term(7), 2, at), Ok(()));
+        assert_eq!(check(&led, Term(8), 2, at), Ok(()));
     }
 
     #[test]
     fn a_person_and_an_update_are_respected() {
         let held = service(json!({"ha-stack.hold-until": "200"}), None);
-        assert_eq!(check(&held, Term(1), Duration::from_secs(199)), Err(Refusal::Held));
-        assert_eq!(check(&held, Term(1), Duration::from_secs(200)), Ok(()));
+        assert_eq!(check(&held, Term(1), 2, Duration::from_secs(199)), Err(Refusal::Held));
+        assert_eq!(check(&held, Term(1), 2, Duration::from_secs(200)), Ok(()));
         let updating = service(json!({}), Some("updating"));
-        assert_eq!(check(&updating, Term(1), Duration::ZERO), Err(Refusal::Updating));
-        assert_eq!(check(&service(json!({}), Some("completed")), Term(1), Duration::ZERO), Ok(()));
+        assert_eq!(check(&updating, Term(1), 2, Duration::ZERO), Err(Refusal::Updating));
+        assert_eq!(check(&service(json!({}), Some("completed")), Term(1), 2, Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_decision_about_another_number_is_a_conflict() {
+        let two = service(json!({}), None);
+        assert_eq!(check(&two, Term(1), 3, Duration::ZERO), Err(Refusal::Moved(Some(2))));
     }
 }

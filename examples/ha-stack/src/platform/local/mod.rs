@@ -184,7 +184,8 @@ impl Platform for LocalPlatform {
 
     async fn scale(&self, replicas: u32, hold: Duration) -> Result<()> {
         let running = self.running().await?;
-        *running.hold.lock().await = Some(Hold::until(now() + hold, "scaled by hand"));
+        let mut held = running.hold.lock().await;
+        *held = Some(Hold::until(now() + hold, "scaled by hand"));
         running.fleet.scale(replicas).await;
         Ok(())
     }
@@ -282,7 +283,7 @@ impl ScaleTarget for FleetTarget {
         })
     }
 
-    async fn write(&self, replicas: u32, _term: Term, _because: &Decision) -> Result<Written, ScaleError> {
+    async fn write(&self, replicas: u32, _term: Term, because: &Decision) -> Result<Written, ScaleError> {
         // Looked at again under the lock that a person's scale takes: a hold never loses to a decision made before it.
         let hold = self.hold.lock().await;
         if hold.as_ref().is_some_and(|hold| hold.is_active(now())) {
@@ -290,6 +291,13 @@ impl ScaleTarget for FleetTarget {
                 service: self.service.clone(),
                 tried: format!("scaling to {replicas}"),
                 why: "a person has scaled it meanwhile".into(),
+            });
+        }
+        let (wanted, _) = self.fleet.count().await;
+        if wanted != because.current {
+            return Err(ScaleError::Conflict {
+                service: self.service.clone(),
+                why: format!("it has {wanted} replicas by now"),
             });
         }
         self.fleet.scale(replicas).await;
