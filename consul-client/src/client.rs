@@ -47,7 +47,7 @@ impl Client {
         Self::builder_from_env()?.build()
     }
 
-    /// As [`from_env`](Self::from_env), with the rest still to be set.
+    /// As [`from_env`](Self::from_env), with the rest still to be set. An address set on it comes after the environment's.
     pub fn builder_from_env() -> Result<ClientBuilder> {
         ClientBuilder::from_env()
     }
