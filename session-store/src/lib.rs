@@ -19,7 +19,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`store`] | [`SessionStore`], what a load or an apply answers, and [`connect`] |
-//! | [`op`] | [`Patch`], [`Op`], [`Outcome`] and the rule [`apply_op`] |
+//! | [`op`], [`rule`] | [`Patch`], [`Op`], [`Outcome`]; the rule [`apply_op`] |
 //! | [`record`], [`codec`] | [`Record`], and its bytes |
 //! | [`id`], [`lifetime`], [`error`] | ids and their storage keys; idle and absolute lifetime; what can fail |
 //! | [`memory`], `sqlite`, `redis` | the three stores |
@@ -50,6 +50,7 @@ pub mod op;
 pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod rule;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
@@ -60,10 +61,11 @@ pub use id::{CommitId, SessionId, StoreKey};
 pub use layer::{CookieConfig, Session, SessionError, SessionLayer};
 pub use lifetime::Lifetime;
 pub use memory::MemoryStore;
-pub use op::{Applied, Gone, Mode, Op, Outcome, Patch, apply_op};
+pub use op::{Applied, Gone, Mode, Op, Outcome, Patch};
 pub use record::{Record, Value};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use rule::{Step, apply_op};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 pub use store::{Durability, Loaded, SessionStore, connect};

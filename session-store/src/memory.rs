@@ -5,8 +5,9 @@ use crate::{
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
-    op::{Applied, Op, Outcome, apply_op},
+    op::{Applied, Op, Outcome},
     record::Record,
+    rule::apply_op,
     store::{Durability, SessionStore},
 };
 use async_trait::async_trait;

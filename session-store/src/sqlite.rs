@@ -9,8 +9,9 @@ use crate::{
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
-    op::{Applied, Op, Outcome, apply_op},
+    op::{Applied, Op, Outcome},
     record::Record,
+    rule::apply_op,
     store::{Durability, SessionStore, config},
 };
 use async_trait::async_trait;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use session_store::{
     CommitId, Gone, Lifetime, Mode, Op, Outcome, Patch, Record, StoreKey, Value, apply_op, codec,
-    op::{REMEMBERED_COMMITS, Step},
+    rule::{REMEMBERED_COMMITS, Step},
 };
 use std::{collections::BTreeMap, time::Duration};
 

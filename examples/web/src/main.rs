@@ -1,7 +1,7 @@
 //! `web`: one instance of the demo site. See the library for what it serves.
 
 use clap::Parser;
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// The demo site: log in, count views, see which instance answers.
@@ -18,7 +18,8 @@ struct Cli {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let color = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
     match web::run(cli.settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,12 +5,14 @@
 //! When the store fails, the response is 503 with `Retry-After`: a session is never made up after a failed load.
 
 mod cookie;
+mod outcome;
 mod service;
 mod session;
 
 pub use cookie::CookieConfig;
+pub use outcome::{Commit, SessionError};
 pub use service::SessionService;
-pub use session::{Commit, Session, SessionError};
+pub use session::Session;
 
 use crate::{lifetime::Lifetime, store::SessionStore};
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 
 use super::{
     SessionLayer,
-    session::{Commit, CookieOut, Session, SessionError},
+    outcome::{Commit, SessionError},
+    session::{CookieOut, Session},
 };
 use crate::error::StoreError;
 use http::{

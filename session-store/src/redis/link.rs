@@ -4,22 +4,18 @@
 //! ROLE; a connection in use is asked again each second. A timeout, READONLY or a lost connection drops the connection, and the call is tried again
 //! inside its own deadline. A host without power answers nothing at all, so each step has a short deadline of its own.
 
-use super::url::Target;
-use crate::error::StoreError;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo,
-    RedisError, ServerErrorKind, aio::MultiplexedConnection, io::tcp::TcpSettings,
+use super::{
+    dial::{RESPONSE, check_role, open, resolve},
+    url::Target,
 };
+use crate::error::StoreError;
+use redis::{ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use std::{
-    collections::HashMap,
     future::Future,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    task::JoinSet,
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) struct Link {
     target: Target,
@@ -40,7 +36,7 @@ struct Live {
 /// Why an attempt failed, and whether another one may do better.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    reason: String,
+    pub(super) reason: String,
     again: bool,
 }
 
@@ -273,97 +269,17 @@ impl From<RedisError> for Failure {
 }
 
 impl Failure {
-    fn again(reason: impl Into<String>) -> Self {
+    pub(super) fn again(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), again: true }
     }
 
-    fn at(self, address: &str) -> Self {
+    pub(super) fn at(self, address: &str) -> Self {
         Self { reason: format!("{address}: {}", self.reason), ..self }
     }
 }
 
-/// Asks all Sentinels at once. A majority that agrees is enough; after their time the most named address counts, whose role is checked next.
-async fn resolve(sentinels: &[(String, u16)], master: &str) -> Result<ConnectionAddr, Failure> {
-    let mut asked = JoinSet::new();
-    for (host, port) in sentinels.iter().cloned() {
-        let master = master.to_owned();
-        asked.spawn(async move {
-            let answer = ask(ConnectionAddr::Tcp(host.clone(), port), &master).await;
-            answer.map_err(|failure| failure.at(&format!("Sentinel {host}:{port}")))
-        });
-    }
-    let mut votes: HashMap<(String, u16), usize> = HashMap::new();
-    let mut reason = "no Sentinel answered".to_owned();
-    while let Some(answer) = asked.join_next().await {
-        match answer {
-            Ok(Ok(address)) => {
-                let count = votes.entry(address.clone()).or_default();
-                *count += 1;
-                if *count > sentinels.len() / 2 {
-                    return Ok(ConnectionAddr::Tcp(address.0, address.1));
-                }
-            }
-            Ok(Err(failure)) => reason = failure.reason,
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    match votes.into_iter().max_by_key(|(_, count)| *count) {
-        Some(((host, port), _)) => Ok(ConnectionAddr::Tcp(host, port)),
-        None => Err(Failure::again(reason)),
-    }
-}
-
-async fn ask(address: ConnectionAddr, master: &str) -> Result<(String, u16), Failure> {
-    let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?;
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    match command.query_async::<Option<(String, u16)>>(&mut connection).await? {
-        Some(address) => Ok(address),
-        None => Err(Failure::again(format!("it knows no master {master:?}"))),
-    }
-}
-
-async fn open(
-    address: ConnectionAddr,
-    login: RedisConnectionInfo,
-    response: Duration,
-) -> Result<MultiplexedConnection, Failure> {
-    let keepalive =
-        redis::io::tcp::socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
-    let info = address.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(login);
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(response));
-    let connecting =
-        async move { Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await };
-    match tokio::time::timeout(CONNECT + response, connecting).await {
-        Ok(connection) => Ok(connection?),
-        Err(_) => Err(Failure::again(format!("no connection within {:?}", CONNECT + response))),
-    }
-}
-
-async fn check_role(mut connection: MultiplexedConnection) -> Result<(), Failure> {
-    let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
-    match role.first() {
-        Some(redis::Value::BulkString(name)) if name == b"master" => Ok(()),
-        Some(redis::Value::SimpleString(name)) if name == "master" => Ok(()),
-        _ => Err(Failure::again("it is a replica; name the master, or write redis+sentinel://")),
-    }
-}
-
-/// A host on the same network answers within a few milliseconds or not at all.
-const CONNECT: Duration = Duration::from_millis(300);
-const SENTINEL_RESPONSE: Duration = Duration::from_millis(300);
-/// Redis answers in less than a millisecond; a second tells a hung host from a busy one.
-const RESPONSE: Duration = Duration::from_secs(1);
 /// A demoted master still answers reads: its role is asked for again after this long.
 const ROLE_EVERY: Duration = Duration::from_secs(1);
-const KEEPALIVE: Duration = Duration::from_secs(2);
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Doubles four times, to about 0.3 s: often enough to be back soon after an election.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Calls under way at once; one more is refused rather than queued.

@@ -7,6 +7,7 @@
 //! Keys: `session:{KEY}` and `session-user:{HASH}`. Redis needs `maxmemory-policy noeviction`, or sessions vanish. Without
 //! `min-replicas-to-write` a master that is cut off goes on acknowledging writes that the failover throws away.
 
+mod dial;
 mod link;
 mod turns;
 mod url;
@@ -16,8 +17,9 @@ use crate::{
     error::StoreError,
     id::StoreKey,
     lifetime::{UnixMillis, unix_now},
-    op::{Applied, Op, Outcome, Step, apply_op},
+    op::{Applied, Op, Outcome},
     record::Record,
+    rule::{Step, apply_op},
     store::{Durability, SessionStore, without_password},
 };
 use async_trait::async_trait;
