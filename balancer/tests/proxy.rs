@@ -629,6 +629,34 @@ async fn a_short_answer_that_breaks_off_is_asked_for_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_that_dies_is_replaced_and_blamed_on_nobody() {
+    // Answers the first request of each connection, takes the second one, and closes.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let seconds = Arc::new(AtomicU64::new(0));
+    let taken = seconds.clone();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let taken = taken.clone();
+            tokio::spawn(async move {
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                taken.fetch_add(u64::from(stream.read(&mut [0; 4096]).await.unwrap() > 0), Ordering::Relaxed);
+            });
+        }
+    });
+    let front = Front::start(quick(), [Endpoint::new("a", addr)]).await;
+    for _ in 0..6 {
+        assert_eq!(front.get("/").await, (200, "ok".to_owned()));
+    }
+    assert!(seconds.load(Ordering::Relaxed) >= 3, "no connection was used twice");
+    let load = front.gateway.load();
+    assert_eq!((load.endpoints[0].failures, load.retries_total), (0, 0));
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_heads_and_stalled_bodies_end() {
     let backend = Backend::start(|request: Request<Incoming>| async move {
         drop(request.into_body().collect().await);

@@ -22,7 +22,7 @@ use crate::snapshot::EndpointView;
 /// An HTTP/1.1 gateway in front of a pool; a clone is another handle on the same one.
 ///
 /// It has a clock of its own, which begins with it: change the pool through [`apply`](Self::apply), or with times
-/// from [`now`](Self::now).
+/// from [`now`](Self::now). It collects the pool's events; read them from [`events`](Self::events).
 #[derive(Clone, Debug)]
 pub struct Gateway {
     pub(crate) inner: Arc<Inner>,
