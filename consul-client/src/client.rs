@@ -62,7 +62,8 @@ impl Client {
         StatusApi::new(self.clone())
     }
 
-    /// This agent: its services, its checks, the members it sees.
+    /// This agent: its services, its checks, the members it sees. A registration belongs to the agent that took it, so register
+    /// through a client with a single address.
     pub fn agent(&self) -> Agent {
         Agent::new(self.clone())
     }
