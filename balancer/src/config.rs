@@ -144,7 +144,8 @@ impl Health {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Probes {
-    /// From one probe of an endpoint to the next, jittered by a tenth either way.
+    /// From one probe of an endpoint to the next, jittered by a tenth either way. After a failure, of a probe or
+    /// of a request, the next one is made at once, but no sooner than 100 ms after the last.
     pub interval: Duration,
     /// How long a probe may take.
     pub timeout: Duration,

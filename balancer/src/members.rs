@@ -16,6 +16,8 @@ use crate::state::{Reason, State};
 
 /// Events kept for a reader that is slow to collect them.
 const EVENTS: usize = 512;
+/// The shortest time from one probe to the next.
+const HASTE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -38,6 +40,7 @@ pub(crate) struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct ProbeRow {
     pub(crate) due: Duration,
+    started: Duration,
     pub(crate) passed: u32,
     pub(crate) failed: u32,
 }
@@ -110,6 +113,7 @@ impl Members {
         } else {
             (health.unreachable_pause, health.unreachable_pause_max)
         };
+        let interval = self.config.probes.as_ref().map(|probes| probes.interval).unwrap_or_default();
         let jitter = 0.9 + 0.2 * self.draw.unit();
         let Some(member) = self.members.get_mut(id) else { return };
         let slot = &mut member.slot;
@@ -121,7 +125,7 @@ impl Members {
         let until = (!by_probe).then(|| now + pause);
         if by_probe {
             member.probe.passed = 0;
-            member.probe.due = member.probe.due.min(now + pause);
+            member.probe.due = now + pause.min(interval);
         }
         slot.stats.trial_taken.store(false, Ordering::Release);
         self.shift(id, State::Ejected, reason, now);
@@ -130,6 +134,13 @@ impl Members {
         }
         self.tell(Some(id), EventKind::Ejected { reason, until }, now);
         self.rebalance(now);
+    }
+
+    /// Something failed there: the next probe must not wait for its turn.
+    pub(crate) fn hasten_probe(&mut self, id: &EndpointId, now: Duration) {
+        if let Some(member) = self.members.get_mut(id).filter(|member| member.slot.state == State::Ready) {
+            member.probe.due = member.probe.due.min(now.max(member.probe.started + HASTE));
+        }
     }
 
     /// Changes only the reason of a state.
@@ -162,6 +173,7 @@ impl Members {
         let mut due = Vec::new();
         for member in self.members.values_mut() {
             if member.slot.state != State::Draining && member.probe.due <= now {
+                member.probe.started = now;
                 member.probe.due = now + interval.mul_f64(0.9 + 0.2 * self.draw.unit());
                 due.push((member.slot.id().clone(), member.slot.endpoint.addr));
             }

@@ -145,6 +145,7 @@ impl Shared {
             let worse = failed.is_unreachable() && !reason.is_unreachable();
             match state {
                 State::Ready | State::Trial if enough => members.eject(id, failed, now),
+                State::Ready => members.hasten_probe(id, now),
                 State::Ejected if enough && worse => members.eject(id, failed, now),
                 // It stays where it is; why it does not get ready is told all the same.
                 State::Warming => members.explain(id, failed),
@@ -174,10 +175,13 @@ impl Shared {
     }
 
     fn ill(&self, lease: &Lease, enough: bool, reason: Reason, now: Duration) {
+        let id = lease.slot.id();
         if !enough && !lease.trial {
+            if !reason.is_answered() {
+                self.change(now, |members| members.hasten_probe(id, now));
+            }
             return;
         }
-        let id = lease.slot.id();
         self.change(now, |members| {
             let Some(member) = members.get(id) else { return };
             // What began before the state did says nothing about it.

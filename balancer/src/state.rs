@@ -70,6 +70,11 @@ impl Reason {
         matches!(self, Self::ConnectFailures(_) | Self::ProbesFailed(_))
     }
 
+    /// Whether it is about answers, and not about their absence.
+    pub(crate) fn is_answered(self) -> bool {
+        matches!(self, Self::ServerErrors(_))
+    }
+
     /// Whether it answers, but badly: subject to the ejection cap.
     pub fn is_failing(self) -> bool {
         matches!(self, Self::Broken(_) | Self::ServerErrors(_))

@@ -282,6 +282,23 @@ fn probes_warm_eject_and_bring_back() {
 }
 
 #[test]
+fn a_failure_hastens_the_next_probe() {
+    let pool = pool(Config::default().probes(Probes::default()), 1);
+    assert_eq!(pool.probes_due(ms(100)).len(), 1);
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(101));
+    fail(&pool, 0, 1, Outcome::ConnectFailed, ms(110));
+    assert_eq!(pool.probes_due(ms(199)).len(), 0);
+    assert_eq!(pool.probes_due(ms(200)).len(), 1);
+    pool.probe_result(&id(0), ProbeOutcome::Failed, ms(201));
+    assert_eq!(pool.probes_due(ms(300)).len(), 1);
+    pool.probe_result(&id(0), ProbeOutcome::Failed, ms(301));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::ProbesFailed(2))));
+    // Out, it is probed at the pace of the pause.
+    assert_eq!(pool.probes_due(ms(450)).len(), 0);
+    assert_eq!(pool.probes_due(ms(600)).len(), 1);
+}
+
+#[test]
 fn slow_probes_of_a_busy_endpoint_tell_of_load_only() {
     let pool = pool(Config::default().probes(Probes::default()), 1);
     pool.probe_result(&id(0), ProbeOutcome::Passed, ms(0));
