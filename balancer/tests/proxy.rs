@@ -721,6 +721,8 @@ async fn smuggling_and_what_is_not_supported_is_refused() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
     }
     assert_eq!(backend.hits(), 0);
+    let old = raw(front.addr, "GET / HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK") && old.ends_with("\r\n\r\na"), "{old}");
     // A chunked body is fine, and so is a second request on the same connection.
     let fine = format!(
         "POST / HTTP/1.1\r\nHost: a\r\n{chunked}\r\n4\r\nbody\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

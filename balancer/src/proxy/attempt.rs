@@ -1,10 +1,12 @@
 //! One attempt: a connection, the request, the head of the answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::sync::watch;
@@ -35,11 +37,16 @@ impl Outgoing {
         headers::is_idempotent(&self.method)
     }
 
-    fn request(&self) -> Option<Request<super::body::RequestBody>> {
+    fn request(&self, addr: SocketAddr) -> Option<Request<super::body::RequestBody>> {
         let mut request = Request::new(self.body.start()?);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        // HTTP/1.0 clients may leave it out; in what we send it is required.
+        if !self.headers.contains_key(header::HOST) {
+            let host = HeaderValue::from_str(&addr.to_string()).ok()?;
+            request.headers_mut().insert(header::HOST, host);
+        }
         Some(request)
     }
 }
@@ -134,7 +141,7 @@ async fn send(
     if !matches!(ready, Ok(Ok(()))) {
         return Err(Failure::Reset { unsent: true, why: "the connection was closed".to_owned() });
     }
-    let Some(request) = outgoing.request() else { return Err(Failure::Client) };
+    let Some(request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
     let began = Instant::now();
     let sent = connection.sender.try_send_request(request);
     tokio::pin!(sent);

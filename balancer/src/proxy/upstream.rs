@@ -57,6 +57,10 @@ impl Upstream {
         }
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Tells when the endpoint turns unreachable.
     pub(crate) fn watch(&self) -> watch::Receiver<bool> {
         self.down.subscribe()
