@@ -125,7 +125,8 @@ impl Lab {
         self.set_cable(name, "lab cut", false).await
     }
 
-    /// Puts the network cable of a host back. Does not wait until its daemons have noticed.
+    /// Puts the network cable of a host back. Does not wait until its daemons have noticed. A Consul server that was cut off
+    /// for a second or more has called elections meanwhile, and may unseat the leader with them: that is Raft's nature.
     ///
     /// # Errors
     /// A refusal when it is off or not cut.

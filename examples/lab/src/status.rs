@@ -106,7 +106,7 @@ impl Lab {
             };
             if power && status.cable {
                 status.engine = swarm::ping(host, ASK).await.map_or_else(bad, |()| good("answers"));
-                status.swarm = if state.swarm { swarm_part(host, &nodes) } else { good("none wanted") };
+                status.swarm = if state.swarm { swarm_part(host, &nodes) } else { good("none") };
                 status.consul = consul_part(host, &live, &leader).await;
                 status.redis = redis_part(host).await;
             }

@@ -30,6 +30,8 @@ fn refusals_are_one_line_with_exit_code_2() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and Docker: ./test.sh runs it"]
 async fn a_lab_from_up_to_down() {
+    assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
+    let _down = DownAtLast;
     ctrl_c_leaves_nothing();
     a_crash_leaves_remains();
     let start = Instant::now();
@@ -49,9 +51,10 @@ async fn a_lab_from_up_to_down() {
 
     let third = lab.host("h3").unwrap();
     containers_reach_and_are_reached(&lab, third);
-    a_cut_host_runs_on(&lab, third).await;
     a_follower_dies_and_returns(&lab).await;
+    a_cut_host_runs_on(&lab, third).await;
     the_old_redis_master_returns_as_a_replica(&lab).await;
+    a_blackout_passes(&lab).await;
 
     let start = Instant::now();
     lab.down().await.unwrap();
@@ -152,6 +155,18 @@ async fn the_old_redis_master_returns_as_a_replica(lab: &Lab) {
     well_again(lab).await;
 }
 
+/// All hosts off, then on one by one, the first of them with nobody to ask.
+async fn a_blackout_passes(lab: &Lab) {
+    for host in lab.hosts() {
+        lab.power_off(&host.name).await.unwrap();
+    }
+    assert!(Lab::up(3).await.unwrap_err().is_refusal(), "a lab whose hosts are off is a lab");
+    for host in lab.hosts().iter().rev() {
+        lab.power_on(&host.name).await.unwrap();
+    }
+    well_again(lab).await;
+}
+
 async fn well_again(lab: &Lab) {
     let start = Instant::now();
     loop {
@@ -192,6 +207,17 @@ fn start_up() -> Child {
         Path::new("/run/netns/halab-h2").exists()
     });
     up
+}
+
+/// Takes the lab away when the walk stops half-way.
+struct DownAtLast;
+
+impl Drop for DownAtLast {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new(env!("CARGO_BIN_EXE_lab")).arg("down").status();
+        }
+    }
 }
 
 fn signal(child: &Child, signal: Signal) {
