@@ -44,3 +44,26 @@ fn refused(value: String, problem: String) -> Error {
         advice: "use unix:///path/to/docker.sock or tcp://host:2375",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_endpoint_are_taken() {
+        let engines = crate::engines::Engines::new(
+            Endpoint::Unix("/run/docker.sock".into()),
+            Vec::new(),
+            crate::transport::Limits { connect: Duration::ZERO, request: Duration::from_millis(10), body: 0 },
+            0,
+        );
+        let client = Client { engines: std::sync::Arc::new(engines) };
+        // Bollard looks for the socket's file at once; the error names the endpoint.
+        if let Err(error) = client.bollard() {
+            assert!(error.to_string().starts_with("endpoint is \"unix:///run/docker.sock\": "), "{error}");
+        }
+        assert!(client.bollard_at(&"tcp://127.0.0.1:1".parse().unwrap()).is_ok());
+    }
+}

@@ -64,8 +64,6 @@ pub struct JoinOptions {
     pub remote_addrs: Vec<String>,
     /// The secret, which also says in which role.
     pub token: JoinToken,
-    /// How long to wait for the engine to become a member, over all addresses. The default is 90 seconds.
-    pub deadline: Duration,
 }
 
 impl JoinOptions {
@@ -76,7 +74,6 @@ impl JoinOptions {
             advertise_addr: String::new(),
             remote_addrs: remote_addrs.into_iter().map(Into::into).collect(),
             token,
-            deadline: JOIN_DEADLINE,
         }
     }
 }
@@ -118,8 +115,17 @@ impl SwarmApi {
     /// goes on in the background, or where no answer came, its state is watched instead of asking twice.
     ///
     /// # Errors
-    /// [`Error::is_already_in_swarm`]; [`Error::NotJoined`] when the deadline passed; else why the last address failed.
+    /// [`Error::is_already_in_swarm`]; [`Error::NotJoined`] when 90 seconds passed or the engine gave up; else why the last
+    /// address failed.
     pub async fn join(&self, options: JoinOptions) -> Result<()> {
+        self.join_within(options, JOIN_DEADLINE).await
+    }
+
+    /// Like [`join`](Self::join), but waits for at most `deadline` in all.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn join_within(&self, options: JoinOptions, deadline: Duration) -> Result<()> {
         let what = "join a swarm";
         if options.remote_addrs.is_empty() {
             let problem = "no manager's address was given; give at least one as HOST:2377".to_owned();
@@ -128,7 +134,7 @@ impl SwarmApi {
         let start = Instant::now();
         let mut failure = None;
         for addr in &options.remote_addrs {
-            let left = options.deadline.saturating_sub(start.elapsed());
+            let left = deadline.saturating_sub(start.elapsed());
             if left.is_zero() {
                 break;
             }
@@ -141,17 +147,17 @@ impl SwarmApi {
             let request = Request::post(format!("{what} through {addr}"), &["swarm", "join"]).json(&body)?;
             let joining = self.client.call_unit(request.target(Target::OneEngine).at_least(SLOW));
             match timeout(left, joining).await {
-                Ok(Ok(())) => return self.wait_active(what, start, options.deadline).await,
+                Ok(Ok(())) => return self.wait_active(what, start, deadline).await,
                 Ok(Err(error)) if error.reason() == Some(Reason::JoinPending) || is_silent(&error) => {
                     info!(addr, "joining goes on in the background");
-                    return self.wait_active(what, start, options.deadline).await;
+                    return self.wait_active(what, start, deadline).await;
                 }
                 Ok(Err(error)) if error.is_already_in_swarm() || error.is_unreachable() => return Err(error),
                 Ok(Err(error)) => {
                     warn!(addr, %error, "could not join through this manager");
                     failure = Some(error);
                 }
-                Err(_) => return self.wait_active(what, start, options.deadline).await,
+                Err(_) => return self.wait_active(what, start, deadline).await,
             }
         }
         Err(failure.unwrap_or_else(|| Error::NotJoined {

@@ -52,9 +52,9 @@ async fn a_join_that_fails_says_why() {
     };
     for (state, deadline) in [("error", Duration::from_secs(60)), ("pending", Duration::from_millis(300))] {
         let engine = failing(state).await;
-        let mut options = JoinOptions::new(["m1:2377"], JoinToken::from("SWMTKN-1-x"));
-        options.deadline = deadline;
-        let error = engine.client().await.swarm().join(options).await.unwrap_err().to_string();
+        let options = JoinOptions::new(["m1:2377"], JoinToken::from("SWMTKN-1-x"));
+        let error =
+            engine.client().await.swarm().join_within(options, deadline).await.unwrap_err().to_string();
         assert!(error.contains(state) && error.contains("remote CA does not match"), "{error}");
     }
     let engine = failing("active").await;
