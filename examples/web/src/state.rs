@@ -23,7 +23,15 @@ struct Inner {
     settings: Settings,
     store: Arc<dyn SessionStore>,
     draining: AtomicBool,
-    checked: Mutex<Option<(Instant, bool)>>,
+    checked: Mutex<Option<Checked>>,
+}
+
+/// The last look at the store.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    when: Instant,
+    answered: Option<Instant>,
+    ready: bool,
 }
 
 /// Whether an instance wants requests.
@@ -69,28 +77,36 @@ impl AppState {
     }
 
     /// Whether the instance wants requests. The store is asked at most once a second, however many probes there are, and for less than a second.
+    ///
+    /// A store that was there and is away for a moment leaves the instance ready: requests wait through an election, and if every instance
+    /// turned not ready for its length, a gateway would have none to send them to.
     pub async fn readiness(&self) -> Readiness {
         if self.is_draining() {
             return Readiness::Draining;
         }
         let mut checked = self.inner.checked.lock().await;
-        let reachable = match *checked {
-            Some((when, reachable)) if when.elapsed() < CHECK_EVERY => reachable,
-            before => {
+        let ready = match *checked {
+            Some(last) if last.when.elapsed() < CHECK_EVERY => last.ready,
+            last => {
                 let health = tokio::time::timeout(CHECK_DEADLINE, self.inner.store.health()).await;
-                let reachable = matches!(health, Ok(Ok(())));
-                if before.is_none_or(|(_, before)| before != reachable) {
+                let when = Instant::now();
+                let answered = match health {
+                    Ok(Ok(())) => Some(when),
+                    _ => last.and_then(|last| last.answered),
+                };
+                let ready = answered.is_some_and(|answered| answered.elapsed() < ELECTION);
+                if last.is_none_or(|last| last.ready != ready) {
                     match health {
                         Ok(Ok(())) => tracing::info!("ready: the session store answers"),
                         Ok(Err(error)) => tracing::warn!(%error, "not ready"),
                         Err(_) => tracing::warn!("not ready: the session store's health check took too long"),
                     }
                 }
-                *checked = Some((Instant::now(), reachable));
-                reachable
+                *checked = Some(Checked { when, answered, ready });
+                ready
             }
         };
-        if reachable { Readiness::Ready } else { Readiness::StoreUnreachable }
+        if ready { Readiness::Ready } else { Readiness::StoreUnreachable }
     }
 
     pub(crate) fn sessions(&self) -> SessionLayer {
@@ -106,4 +122,6 @@ impl AppState {
 }
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Sentinel notices a dead master after a second or so and elects another within two or three more.
+const ELECTION: Duration = Duration::from_secs(5);
 const CHECK_DEADLINE: Duration = Duration::from_millis(900);

@@ -2,16 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
     http::{Request, Response, StatusCode, header},
 };
 use http_body_util::BodyExt;
-use session_store::{MemoryStore, RedisStore, SessionStore};
+use session_store::{
+    Applied, Durability, MemoryStore, Op, Record, RedisStore, SessionStore, StoreError, StoreKey,
+};
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -68,6 +74,36 @@ impl Browser {
     async fn answer(&mut self, site: &Router, uri: &str, id: Option<&str>) -> Answer {
         let response = self.send(site, "GET", uri, "", id).await;
         serde_json::from_str(&text(response).await).unwrap()
+    }
+}
+
+/// A store whose health can be switched off.
+#[derive(Debug, Default)]
+struct Switch {
+    memory: MemoryStore,
+    away: AtomicBool,
+}
+
+#[async_trait]
+impl SessionStore for Switch {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.memory.load(key).await
+    }
+
+    async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
+        self.memory.apply(key, op, durability).await
+    }
+
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+        self.memory.sessions_of(principal).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        if !self.away.load(SeqCst) {
+            return Ok(());
+        }
+        let (store, reason) = ("switch".to_owned(), "it is off".to_owned());
+        Err(StoreError::Unavailable { store, action: "a health check", reason, source: None })
     }
 }
 
@@ -188,6 +224,28 @@ async fn a_store_that_is_away_fails_closed() {
         (StatusCode::SERVICE_UNAVAILABLE, "store unreachable".into())
     );
     assert_eq!(user.get(&site, "/work?ms=0").await.0, StatusCode::OK, "work needs no session");
+}
+
+/// An instance stays ready for the length of an election, then is not, and is again when the store is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_outage_leaves_an_instance_ready() {
+    let store = Arc::new(Switch::default());
+    let site = site(store.clone(), "a");
+    let mut probe = Browser::default();
+    let mut ready = async || probe.get(&site, "/healthz").await.0 == StatusCode::OK;
+    assert!(ready().await);
+    store.away.store(true, SeqCst);
+    let start = Instant::now();
+    while ready().await {
+        assert!(start.elapsed() < Duration::from_secs(8), "ready long after the store went away");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(3), "an election would turn every instance away");
+    store.away.store(false, SeqCst);
+    while !ready().await {
+        assert!(start.elapsed() < Duration::from_secs(12), "not ready though the store is back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
