@@ -180,6 +180,18 @@ async fn changes_are_committed_before_the_response_and_not_on_errors() {
 }
 
 #[tokio::test]
+async fn a_value_of_another_type_is_an_error_that_does_not_quote_it() {
+    let mut client = Client::new();
+    let set = async |session: Session| {
+        session.set("note", "private").unwrap();
+        let error = session.get::<i64>("note").await.unwrap_err();
+        ok(format!("{error} {error:?}"))
+    };
+    let text = client.send(set).await.into_body();
+    assert!(text.contains("note") && !text.contains("private"), "{text}");
+}
+
+#[tokio::test]
 async fn log_in_changes_the_id_and_log_out_ends_it() {
     let mut client = Client::new();
     let cart = async |session: Session| {

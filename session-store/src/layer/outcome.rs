@@ -35,13 +35,13 @@ pub enum SessionError {
     /// The store failed; the layer answers 503 whatever the handler does.
     #[error("the session is not available: {0}")]
     Store(#[source] Arc<StoreError>),
-    /// A value is not what the caller takes it for, or cannot be written as JSON.
-    #[error("session value {key:?} does not fit its type: {source}; change the type or the key")]
+    /// A value is not what the caller takes it for, or cannot be written as JSON. What JSON says about it may quote the value, so it is left out.
+    #[error("session value {key:?} {reason}; change the type or the key")]
     Value {
         /// The value's key.
         key: String,
         /// What does not fit.
-        source: Arc<serde_json::Error>,
+        reason: &'static str,
     },
     /// The value under this key is no number.
     #[error("session value {key:?} is no number, so nothing can be added to it; use another key")]

@@ -95,7 +95,10 @@ impl Session {
             Some(Value::Bytes(bytes)) => serde_json::from_slice(&bytes),
             Some(Value::Counter(number)) => serde_json::from_value(number.into()),
         };
-        read.map(Some).map_err(|source| SessionError::Value { key: key.into(), source: Arc::new(source) })
+        read.map(Some).map_err(|_| SessionError::Value {
+            key: key.into(),
+            reason: "is not of the type that is asked for",
+        })
     }
 
     /// Sets a value, kept as JSON. A session is created at commit if there is none.
@@ -104,7 +107,7 @@ impl Session {
     /// A value that is no JSON.
     pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), SessionError> {
         let bytes = serde_json::to_vec(value)
-            .map_err(|source| SessionError::Value { key: key.into(), source: Arc::new(source) })?;
+            .map_err(|_| SessionError::Value { key: key.into(), reason: "cannot be written as JSON" })?;
         self.pending().patch.put(key.to_owned(), Change::Set(Value::Bytes(bytes)));
         Ok(())
     }
