@@ -26,6 +26,7 @@ struct Probe {
     writes: AtomicUsize,
     fail_loads: AtomicBool,
     fail_writes: AtomicBool,
+    hang_writes: AtomicBool,
 }
 
 impl Probe {
@@ -52,6 +53,9 @@ impl SessionStore for Probe {
     async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
         self.writes.fetch_add(1, SeqCst);
         away(&self.fail_writes)?;
+        if self.hang_writes.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.memory.apply(key, op, durability).await
     }
 
@@ -323,6 +327,21 @@ async fn an_outage_fails_closed() {
     assert_eq!(client.cookie, cookie, "an outage changed the cookie");
     client.store.fail_writes.store(false, SeqCst);
     assert_eq!(client.user().await, "ada");
+}
+
+/// A handler that gives up on a commit cannot pass it off as done.
+#[tokio::test]
+async fn a_commit_that_nobody_waited_for_is_no_success() {
+    let mut client = Client::new();
+    client.send(login).await;
+    client.store.hang_writes.store(true, SeqCst);
+    let hasty = async |session: Session| {
+        session.add("views", 1);
+        assert!(tokio::time::timeout(Duration::from_millis(10), session.commit()).await.is_err());
+        ok("counted")
+    };
+    let response = client.send(hasty).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::SERVICE_UNAVAILABLE, ""));
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ struct Pending {
     request: Option<String>,
     commits: u32,
     used: bool,
+    /// A write was begun and not seen to its end: its future is still running, or the handler dropped it.
+    writing: bool,
     failure: Option<SessionError>,
 }
 
@@ -178,7 +180,10 @@ impl Session {
         drop(self.take());
         if let SlotState::Live(key, _) = &slot.state {
             let key = *key;
-            if let Err(error) = self.inner.layer.store.delete(&key).await {
+            self.pending().writing = true;
+            let deleted = self.inner.layer.store.delete(&key).await;
+            self.pending().writing = false;
+            if let Err(error) = deleted {
                 return Err(self.fail(&mut slot, error));
             }
         }
@@ -233,9 +238,16 @@ impl Session {
         pending.used || !pending.patch.is_empty()
     }
 
-    /// The store's failure in this request, if there was one.
+    /// The store's failure in this request, if there was one. A write that the handler did not wait for counts as one: its changes are not
+    /// here any more, and nobody knows whether they are in the store.
     pub(super) fn failure(&self) -> Option<SessionError> {
-        self.pending().failure.clone()
+        let pending = self.pending();
+        let dropped = || {
+            let (store, reason) = ("session".to_owned(), "the handler did not wait for its end".to_owned());
+            let error = StoreError::Unavailable { store, action: "write", reason, source: None };
+            SessionError::Store(Arc::new(error))
+        };
+        pending.failure.clone().or_else(|| pending.writing.then(dropped))
     }
 
     pub(super) async fn take_cookie(&self) -> Option<CookieOut> {
@@ -283,7 +295,9 @@ impl Session {
     }
 
     async fn apply(&self, slot: &mut Slot, key: &StoreKey, op: Op) -> Result<Applied, SessionError> {
+        self.pending().writing = true;
         let applied = self.inner.layer.store.apply(key, op, Durability::Primary).await;
+        self.pending().writing = false;
         applied.map_err(|error| self.fail(slot, error))
     }
 
