@@ -102,6 +102,22 @@ impl Services {
     /// is written only if nobody wrote since that read, so a check in it holds for the write: a leader's term kept in a label
     /// can be compared here.
     ///
+    /// ```no_run
+    /// # async fn run(swarm: swarm_client::Client, term: u64) -> Result<(), Box<dyn std::error::Error>> {
+    /// swarm
+    ///     .services()
+    ///     .try_modify("web", |service, spec| {
+    ///         let held = service.label("term").and_then(|text| text.parse().ok()).unwrap_or(0);
+    ///         if held > term {
+    ///             return Err(format!("term {held} has begun, and mine is {term}"));
+    ///         }
+    ///         spec.labels.insert("term".into(), term.to_string());
+    ///         if spec.set_replicas(4) { Ok(()) } else { Err("not replicated".into()) }
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The closure's refusal, or as for [`modify`](Self::modify).
     pub async fn try_modify<E>(

@@ -110,3 +110,33 @@ async fn no_swarm_is_certain_only_if_each_engine_says_so() {
     let one = a.builder().endpoint(dead_url().await).connect().await.unwrap();
     assert!(one.swarm().get_opt().await.is_err());
 }
+
+#[tokio::test]
+async fn a_read_leaves_a_silent_manager_after_the_request_timeout() {
+    let silent = Engine::start(|_| Reply::Silence).await;
+    let good = Engine::start(|_| Reply::ok(json!([]))).await;
+    let timeout = Duration::from_millis(200);
+    let client = silent.builder().endpoint(&good.url).request_timeout(timeout).connect().await.unwrap();
+    let started = Instant::now();
+    client.nodes().list().await.unwrap();
+    let took = started.elapsed();
+    assert!(took >= timeout && took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(client.endpoint().to_string(), good.url);
+}
+
+#[tokio::test]
+async fn the_version_is_asked_anew_when_an_engine_refuses_it() {
+    // The version is settled per engine: a newer one in its place refuses the old version once, and is asked anew.
+    let refused = AtomicUsize::new(0);
+    let engine = Engine::start(move |_| match refused.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::refuse(
+            400,
+            "client version 1.47 is too old. Minimum supported API version is 1.48, please upgrade",
+        ),
+        _ => Reply::ok(json!([])),
+    })
+    .await;
+    let client = engine.client().await;
+    assert!(client.nodes().list().await.unwrap_err().to_string().contains("too old"));
+    assert!(client.nodes().list().await.unwrap().is_empty());
+}
