@@ -116,12 +116,25 @@ impl Engines {
         index.checked_sub(1).and_then(|i| self.others.get(i)).unwrap_or(&self.first)
     }
 
-    /// One request to one engine; anything but a success is an error.
+    /// One request to one engine. If another release has taken its place and refuses the version that was settled with the
+    /// former one, which proves that nothing was done, a version is settled anew, once.
     async fn ask(&self, site: &Site, request: &Request) -> Result<Answer> {
-        let version = match site.version() {
+        let known = site.version();
+        let version = match known {
             Some(version) => version,
             None => self.negotiate(site).await?,
         };
+        match self.ask_as(site, request, version).await {
+            Err(error) if known.is_some() && error.reason() == Some(Reason::ApiVersion) => {
+                let version = self.negotiate(site).await?;
+                self.ask_as(site, request, version).await
+            }
+            result => result,
+        }
+    }
+
+    /// One request to one engine, in this version; anything but a success is an error.
+    async fn ask_as(&self, site: &Site, request: &Request, version: ApiVersion) -> Result<Answer> {
         let limits = Limits { request: self.limits.request.max(request.at_least), ..self.limits };
         let path = request.path(version);
         let result =

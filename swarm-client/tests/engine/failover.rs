@@ -126,7 +126,7 @@ async fn a_read_leaves_a_silent_manager_after_the_request_timeout() {
 
 #[tokio::test]
 async fn the_version_is_asked_anew_when_an_engine_refuses_it() {
-    // The version is settled per engine: a newer one in its place refuses the old version once, and is asked anew.
+    // A newer engine in its place refuses the version that was settled before.
     let refused = AtomicUsize::new(0);
     let engine = Engine::start(move |_| match refused.fetch_add(1, Ordering::Relaxed) {
         0 => Reply::refuse(
@@ -137,6 +137,13 @@ async fn the_version_is_asked_anew_when_an_engine_refuses_it() {
     })
     .await;
     let client = engine.client().await;
-    assert!(client.nodes().list().await.unwrap_err().to_string().contains("too old"));
     assert!(client.nodes().list().await.unwrap().is_empty());
+    assert_eq!(engine.asked().len(), 2);
+
+    let stubborn = Engine::start(|_| {
+        Reply::refuse(400, "client version 1.47 is too new. Maximum supported API version is 1.46")
+    })
+    .await;
+    assert!(stubborn.client().await.nodes().list().await.unwrap_err().to_string().contains("too new"));
+    assert_eq!(stubborn.asked().len(), 2);
 }
