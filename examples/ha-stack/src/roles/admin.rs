@@ -42,7 +42,7 @@ pub struct LoadSeen {
     /// Requests under way, waiting ones included.
     pub in_flight: u64,
     rate_per_second: f64,
-    latency_p95_ms: Option<f64>,
+    latency_p95: Option<f64>,
     endpoints: Vec<EndpointSeen>,
 }
 
@@ -87,7 +87,7 @@ impl LoadSeen {
             address: address.into(),
             in_flight: self.in_flight,
             rate: self.rate_per_second,
-            p95_ms: self.latency_p95_ms.unwrap_or(0.0),
+            p95_ms: self.latency_p95.unwrap_or(0.0) * 1000.0,
             error: None,
         }
     }

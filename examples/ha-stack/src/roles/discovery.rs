@@ -15,16 +15,16 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// The updates that lead from the last answer to this one. A replica that is no longer listed is drained: it may
-    /// still be answering what it was asked.
+    /// The updates that lead from the last answer to this one. A replica that is no longer listed gets nothing new, and
+    /// is forgotten when it has answered what it was asked.
     pub fn updates(&mut self, entries: &[ServiceEntry]) -> Vec<Update> {
         let next: BTreeMap<String, Endpoint> =
             entries.iter().filter_map(endpoint).map(|e| (e.id.as_str().to_owned(), e)).collect();
         let gone = self.known.keys().filter(|id| !next.contains_key(*id));
-        let drained = gone.map(|id| Update::Drain(EndpointId::new(id)));
+        let removed = gone.map(|id| Update::Remove(EndpointId::new(id)));
         let added = next.iter().filter(|(id, endpoint)| self.known.get(*id) != Some(*endpoint));
-        // New capacity first: a replica that replaces another is there before that one drains.
-        let updates = added.map(|(_, endpoint)| Update::Add(endpoint.clone())).chain(drained).collect();
+        // New capacity first: a replica that replaces another is there before that one leaves.
+        let updates = added.map(|(_, endpoint)| Update::Add(endpoint.clone())).chain(removed).collect();
         self.known = next;
         updates
     }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn only_differences_become_updates_and_the_missing_drain() {
+    fn only_differences_become_updates_and_the_missing_leave() {
         let mut feed = Feed::default();
         let first = feed.updates(&[entry("a", 1), entry("b", 2)]);
         assert_eq!(first.len(), 2);
@@ -64,7 +64,7 @@ mod tests {
         let next = feed.updates(&[entry("b", 3)]);
         let address = "198.18.0.11:3".parse().unwrap();
         let moved = Update::Add(Endpoint::new("b", address).host("h1"));
-        assert_eq!(next, [moved, Update::Drain(EndpointId::new("a"))]);
+        assert_eq!(next, [moved, Update::Remove(EndpointId::new("a"))]);
     }
 
     #[test]
