@@ -1,5 +1,7 @@
 //! The program as a person meets it: wrong settings end in one clear line and exit code 2, Ctrl-C leaves nothing behind.
 
+#![allow(clippy::unwrap_used)] // A test stops at the first surprise.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -175,7 +175,7 @@ impl Plug<'_> {
         match self {
             Self::Lab(faults) => faults.power_on(host).await?,
             Self::Person => {
-                ask(&format!("Give {host} its power back, and press Enter when it is up.")).await?
+                ask(&format!("Give {host} its power back, and press Enter when it is up.")).await?;
             }
         }
         step.done("a full member again");

@@ -173,7 +173,8 @@ mod tests {
         let mut verdict = good();
         verdict.judge(PROMISES);
         assert!(verdict.ok, "{:?}", verdict.broken);
-        let breaks: [(&str, fn(&mut Verdict)); 6] = [
+        type Breaks = fn(&mut Verdict);
+        let breaks: [(&str, Breaks); 6] = [
             ("requests failed", |v| v.failed_requests = 1),
             ("sessions were lost", |v| v.lost_sessions = 1),
             ("took 11.0 s", |v| v.outage_seconds_single_replica = Some(11.0)),

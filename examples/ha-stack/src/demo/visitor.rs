@@ -204,45 +204,36 @@ async fn visit(
     ledger: &Mutex<Ledger>,
 ) -> Result<()> {
     let (mut acknowledged, mut unknown) = (0, 0);
-    let with = |change: &mut dyn FnMut(&mut Ledger)| {
-        change(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner))
-    };
+    let book = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         tokio::select! {
             () = tokio::time::sleep(pace) => {}
             () = stop.cancelled() => break,
         }
         let sent = Instant::now();
-        match visitor.view().await {
+        let seen = visitor.view().await;
+        let (at, took) = (Instant::now(), sent.elapsed());
+        book().requests += 1;
+        match seen {
             Ok(view) => {
                 acknowledged += 1;
-                let answer = Answer {
-                    at: Instant::now(),
-                    took: sent.elapsed(),
-                    instance: view.instance,
-                    host: view.host,
-                };
-                with(&mut |l| l.requests += 1);
-                with(&mut |l| l.answers.push(answer.clone()));
+                book().answers.push(Answer { at, took, instance: view.instance, host: view.host });
             }
             Err(Miss::LoggedOut) => {
-                with(&mut |l| l.requests += 1);
-                with(&mut |l| l.lost_sessions += 1);
                 // Nothing more can be learned from a user without a session.
+                book().lost_sessions += 1;
                 return Ok(());
             }
             Err(Miss::Failed(kind)) => {
                 unknown += 1;
-                with(&mut |l| l.requests += 1);
-                with(&mut |l| *l.failed.entry(kind.clone()).or_default() += 1);
+                *book().failed.entry(kind).or_default() += 1;
             }
         }
     }
-    let counted =
-        recount(visitor).await.with_context(|| format!("the views of {} can't be read", visitor.name))?;
-    match counted {
-        Some(counted) => with(&mut |l| l.settle(acknowledged, unknown, counted)),
-        None => with(&mut |l| l.lost_sessions += 1),
+    let counted = recount(visitor).await;
+    match counted.with_context(|| format!("the views of {} can't be read", visitor.name))? {
+        Some(counted) => book().settle(acknowledged, unknown, counted),
+        None => book().lost_sessions += 1,
     }
     Ok(())
 }

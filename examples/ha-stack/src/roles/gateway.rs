@@ -118,7 +118,7 @@ async fn keep_registered(consul: consul_client::Client, port: u16, admin: u16, s
         match register(&consul, port, admin).await {
             Ok(registered) => id = Some(registered),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "the gateway is not registered in Consul yet")
+                tracing::warn!(error = format!("{error:#}"), "the gateway is not registered in Consul yet");
             }
         }
         tokio::select! {
