@@ -76,8 +76,8 @@ lab() { "${root[@]}" target/release/lab "$@"; }
 trap 'lab down >/dev/null 2>&1 || true' EXIT
 
 step "packages" lab packages
-CONSUL_BIN=$(lab packages --consul)
-export CONSUL_BIN
+# Where the Consul program is, for tests that start an agent of their own.
+eval "$(lab packages)"
 
 ignored() { cargo test --quiet -p "$1" --all-features "${@:2}" -- --ignored --test-threads=1; }
 step "consul-client against a real agent" ignored consul-client --test live

@@ -1,6 +1,7 @@
 //! Building the lab, and taking it away with all that it left.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
@@ -136,18 +137,18 @@ impl Lab {
         Ok(packages::missing(&Folder::from_env()?))
     }
 
-    /// Installs what is missing, and starts nothing of it.
+    /// Installs what is missing, and starts nothing of it. Gives the path of the Consul program.
     ///
     /// # Errors
     /// When not root, or with the name of the package that could not be had.
-    pub async fn install_packages() -> Result<()> {
+    pub async fn install_packages() -> Result<PathBuf> {
         need_root("lab packages")?;
         let lock = Lock::take(LOCK_WAIT).await?;
         let installed = packages::ensure(&Folder::from_env()?).await;
         if State::load()?.is_none() {
             lock.remove_all()?;
         }
-        installed.map(drop)
+        installed
     }
 }
 

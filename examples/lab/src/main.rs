@@ -18,7 +18,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Install what is missing, saying so first; starts no daemon
-    #[command(after_help = "Example:\n  sudo lab packages")]
+    #[command(after_help = "Example:\n  eval \"$(sudo lab packages)\"    also exports CONSUL_BIN")]
     Packages,
     /// Build the lab
     #[command(after_help = "Example:\n  sudo lab up --hosts 3")]
@@ -106,11 +106,13 @@ async fn main() -> ExitCode {
 async fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Packages => {
-            if let (true, []) = (is_root(), Lab::missing_packages()?.as_slice()) {
+            let missing = Lab::missing_packages()?;
+            let consul = Lab::install_packages().await?;
+            if missing.is_empty() {
                 eprintln!("nothing is missing");
-            } else {
-                Lab::install_packages().await?;
             }
+            // For tests that start an agent of their own.
+            println!("export CONSUL_BIN='{}'", consul.display());
         }
         Verb::Up { hosts, no_swarm } => return up(&Options::default().hosts(hosts).swarm(!no_swarm)).await,
         Verb::Status { json } => {
