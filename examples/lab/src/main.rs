@@ -195,10 +195,6 @@ fn attach() -> Result<Lab> {
     Lab::attach()?.ok_or(Error::NotUp)
 }
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 fn interrupted() -> impl Future<Output = ()> {
     async fn one(kind: SignalKind) {
         match signal(kind) {
