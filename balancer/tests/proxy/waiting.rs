@@ -1,0 +1,132 @@
+//! Requests wait for an endpoint, and finish while others drain.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use balancer::proxy::{self};
+use balancer::{Probes, Update};
+use hyper::Request;
+use hyper::body::Incoming;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_wait_for_an_endpoint_and_go_when_it_comes() {
+    let front = Front::start(quick(), []).await;
+    let backend = Backend::named("late").await;
+    let (post, get, ()) = tokio::join!(front.send_body(Request::post("/"), "body"), front.get("/"), async {
+        front.until("both wait", |load| load.waiting == 2 && load.in_flight == 2).await;
+        sleep(Duration::from_millis(300)).await;
+        front.gateway.apply(Update::Add(backend.endpoint("a")));
+    });
+    assert_eq!((post.0, get), (200, (200, "late".to_owned())));
+    assert_eq!(front.gateway.load().waiting, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_endpoint_dies_and_comes_back_and_requests_only_wait() {
+    let backend = Backend::named("one").await;
+    let addr = backend.addr;
+    let front = Front::start(quick(), [backend.endpoint("a")]).await;
+    assert_eq!(front.get("/").await.0, 200);
+    let (sent, failures, slowest) = front
+        .under_load(8, async {
+            drop(backend);
+            front.until("requests wait", |load| load.waiting > 0).await;
+            sleep(Duration::from_millis(800)).await;
+            let _back = Backend::on(addr, |_| async { reply(200, "again") }).await;
+            front.until("nobody waits", |load| load.waiting == 0).await;
+            sleep(Duration::from_millis(200)).await;
+            front.gateway.apply(Update::reset([]));
+            let other = Backend::named("other").await;
+            front.gateway.apply(Update::reset([other.endpoint("b")]));
+            std::mem::forget(other);
+            sleep(Duration::from_millis(100)).await;
+        })
+        .await;
+    assert!(failures.is_empty(), "of {sent}: {failures:?}");
+    assert!(slowest > Duration::from_millis(700), "{slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_waiting_room_has_a_bound_and_a_deadline() {
+    let config = quick().waiting_limit(1).waiting_timeout(Duration::from_millis(400));
+    let front = Front::start(config, []).await;
+    let began = Instant::now();
+    let (first, second) = tokio::join!(front.get("/"), async {
+        front.until("one waits", |load| load.waiting == 1).await;
+        front.get("/").await
+    });
+    assert_eq!(second.0, 503);
+    assert!(
+        second.1.contains("the set is empty, and 1 requests are waiting already (request "),
+        "{second:?}"
+    );
+    assert_eq!(first.0, 503);
+    assert!(first.1.contains("none came for 0.4 s"), "{first:?}");
+    assert!(began.elapsed() >= Duration::from_millis(400));
+    let load = front.gateway.load();
+    assert_eq!((load.rejected_total, load.responses_5xx_total, load.waiting), (1, 2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_finishes_what_is_in_flight() {
+    let backend = Backend::start(|_| async {
+        sleep(Duration::from_millis(600)).await;
+        reply(200, "slow")
+    })
+    .await;
+    let mut front = Front::start(quick(), [backend.endpoint("a")]).await;
+    front.until("it serves", |_| front.gateway.ready()).await;
+    let (addr, stop) = (front.addr, front.stop.take().unwrap());
+    let slow = front.get("/");
+    let (slow, ()) = tokio::join!(slow, async {
+        front.until("it is in flight", |load| load.endpoints[0].in_flight == 1).await;
+        stop.send(()).unwrap();
+        while front.gateway.ready() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(slow, (200, "slow".to_owned()));
+    let report = timeout(Duration::from_secs(2), &mut front.task).await.unwrap().unwrap().unwrap();
+    assert_eq!((report.open, report.cut), (1, 0), "{report:?}");
+    assert!(report.seconds < 2.0, "{report:?}");
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_that_says_not_ready_moves_requests_away_and_lets_others_finish() {
+    let leaving = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = leaving.clone();
+    let a = Backend::start(move |request: Request<Incoming>| {
+        let leaving = state.load(Ordering::Relaxed);
+        async move {
+            match request.uri().path() {
+                "/healthz" if leaving => reply(503, "stopping"),
+                "/slow" => {
+                    sleep(Duration::from_millis(1500)).await;
+                    reply(200, "a finished")
+                }
+                _ => reply(200, "a"),
+            }
+        }
+    })
+    .await;
+    let front = Front::start(quick().probe_with("/healthz", Probes::default()), [a.endpoint("a")]).await;
+    let b = Backend::named("b").await;
+    let (slow, ()) = tokio::join!(front.get("/slow"), async {
+        front.until("it works", |load| load.endpoints[0].in_flight == 1).await;
+        front.gateway.apply(Update::Add(b.endpoint("b")));
+        leaving.store(true, Ordering::Relaxed);
+        let told = |load: &proxy::Load| load.endpoints[0].reason == balancer::Reason::NotReady;
+        front.until("it is told", told).await;
+        for _ in 0..10 {
+            assert_eq!(front.get("/").await, (200, "b".to_owned()));
+        }
+    });
+    assert_eq!(slow, (200, "a finished".to_owned()));
+}
