@@ -7,7 +7,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{PlatformArgs, with_platform};
-use crate::demo::{Pace, Story};
+use crate::demo::{Pace, Story, faults};
 use crate::platform::StackSpec;
 use crate::progress::Progress;
 use crate::settings::{Backends, PlatformName};
@@ -44,6 +44,9 @@ pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) ->
         place.listen.set_port(0);
     }
     let platform = super::platform(&place, &spec, &backends).await?;
+    if pace.faults {
+        faults::check(platform.as_ref())?;
+    }
     let story = async {
         progress.heading(format!("The stack starts on the platform {}", platform.name()));
         platform.start(&progress).await?;

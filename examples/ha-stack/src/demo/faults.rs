@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::scaling::HAND_HOLD;
 use super::story::{Story, hosts, instances, join, timed};
 use super::visitor::Crowd;
-use crate::platform::{Faults, Replica, usable};
+use crate::platform::{Faults, Platform, Replica, usable};
 
 /// Power off under load, with two replicas.
 pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
@@ -58,7 +58,7 @@ pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
 pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     story.progress.heading("A host loses power, with one replica");
     let Some(plug) = plug(story, "the power-off with one replica")? else { return Ok(()) };
-    let leaders = plug.leaders().await?;
+    let leaders = plug.leaders(story).await?;
     if let Plug::Lab(faults) = &plug {
         faults.keep_off(&leaders).await?;
     }
@@ -103,6 +103,21 @@ pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Whether the power-offs can be played at all, asked before anything is started.
+///
+/// # Errors
+/// When nobody can pull the plug, with what to do.
+pub fn check(platform: &dyn Platform) -> Result<()> {
+    match platform.faults() {
+        Some(faults) => faults.check(),
+        None if std::io::stdin().is_terminal() => Ok(()),
+        None => bail!(
+            "this cluster is not a lab of this machine, and there is no terminal on which to ask a person to pull \
+             the plug: leave the power-offs out with --no-faults"
+        ),
+    }
+}
+
 /// Who pulls the plug.
 enum Plug<'a> {
     Lab(&'a dyn Faults),
@@ -124,25 +139,23 @@ fn plug<'a>(story: &mut Story<'a>, chapter: &str) -> Result<Option<Plug<'a>>> {
         }
         return Ok(Some(Plug::Lab(faults)));
     }
-    if !(story.pace.ask && std::io::stdin().is_terminal()) {
-        bail!(
-            "this cluster is not a lab, and no terminal is there to ask a person to pull the plug: leave {chapter} out with --no-faults"
-        )
-    }
     Ok(Some(Plug::Person))
 }
 
 impl Plug<'_> {
-    async fn leaders(&self) -> Result<Vec<String>> {
+    async fn leaders(&self, story: &Story<'_>) -> Result<Vec<String>> {
         match self {
             Self::Lab(faults) => faults.leading_hosts().await,
-            Self::Person => Ok(Vec::new()),
+            Self::Person => {
+                let hosts = story.platform.status().await?.hosts;
+                Ok(hosts.into_iter().filter(|host| !host.leads.is_empty()).map(|host| host.name).collect())
+            }
         }
     }
 
     /// A host that runs a replica and leads nothing.
     async fn victim(&self, story: &Story<'_>) -> Result<String> {
-        let leaders = self.leaders().await?;
+        let leaders = self.leaders(story).await?;
         let with_replicas = hosts(&story.platform.replicas().await?);
         let victim = with_replicas.iter().find(|host| !leaders.contains(host));
         victim.cloned().with_context(|| {

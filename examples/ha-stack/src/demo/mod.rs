@@ -34,8 +34,6 @@ pub struct Pace {
     pub calm_deadline: Duration,
     /// Whether power-offs are part of the story.
     pub faults: bool,
-    /// Whether a person may be asked to pull the plug.
-    pub ask: bool,
 }
 
 impl Default for Pace {
@@ -51,7 +49,6 @@ impl Default for Pace {
             scale_out_promise: 15.0,
             calm_deadline: Duration::from_secs(120),
             faults: true,
-            ask: true,
         }
     }
 }

@@ -57,7 +57,7 @@ async fn load_one(url: &str, contexts: &[(String, bytes::Bytes)]) -> Result<usiz
 }
 
 async fn build(engine: &bollard::Docker, reference: &str, context: bytes::Bytes) -> Result<()> {
-    let options = BuildImageOptionsBuilder::new().t(reference).rm(true).build();
+    let options = BuildImageOptionsBuilder::new().t(reference).rm(true).forcerm(true).build();
     let mut progress = engine.build_image(options, None, Some(bollard::body_full(context)));
     while let Some(said) = progress.next().await {
         if let Some(message) = said?.error_detail.and_then(|detail| detail.message) {

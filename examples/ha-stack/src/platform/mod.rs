@@ -51,6 +51,14 @@ pub trait Platform: Send + Sync {
 /// Power off, power on.
 #[async_trait]
 pub trait Faults: Send + Sync {
+    /// Whether this process may pull the plug at all.
+    ///
+    /// # Errors
+    /// When it may not, with what to do.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Hosts that lead something (Swarm, Consul, Redis), whose loss is another story.
     async fn leading_hosts(&self) -> Result<Vec<String>>;
 

@@ -1,8 +1,9 @@
 //! Power for the hosts of a lab that runs on this machine.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 
 use super::SwarmPlatform;
@@ -30,8 +31,26 @@ impl SwarmPlatform {
 
 #[async_trait]
 impl Faults for SwarmPlatform {
+    fn check(&self) -> Result<()> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the power of the lab's hosts is root's: run the demo through sudo -E, or leave the power-offs out with --no-faults"
+        );
+        Ok(())
+    }
+
     async fn leading_hosts(&self) -> Result<Vec<String>> {
-        let leaders = self.lab()?.leaders().await?;
+        let lab = self.lab()?;
+        let mut leaders = lab.leaders().await;
+        for _ in 0..LEADERS_TRIES {
+            // Nobody answers in the middle of an election.
+            match leaders {
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+                Ok(_) => break,
+            }
+            leaders = lab.leaders().await;
+        }
+        let leaders = leaders?;
         let mut hosts: Vec<String> =
             [leaders.swarm, leaders.consul, leaders.redis].into_iter().flatten().collect();
         hosts.sort();
@@ -68,3 +87,4 @@ impl Faults for SwarmPlatform {
 }
 
 const KEEP_OFF: &str = "node.hostname!=";
+const LEADERS_TRIES: usize = 20;

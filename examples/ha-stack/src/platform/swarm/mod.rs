@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +36,8 @@ pub struct SwarmPlatform {
     engines: BTreeMap<String, String>,
     /// The host whose gateway the story goes through: the Swarm's leader, which is never the one that loses power.
     front: IpAddr,
+    /// Whether the stack in this Swarm is ours to end.
+    ours: AtomicBool,
     #[cfg(target_os = "linux")]
     lab: Option<lab_faults::LabFaults>,
 }
@@ -76,6 +79,7 @@ impl SwarmPlatform {
             swarm,
             consul,
             front,
+            ours: AtomicBool::new(false),
         })
     }
 
@@ -107,7 +111,13 @@ impl SwarmPlatform {
 
     /// Removes a service and waits until no task of it is left.
     async fn remove(&self, service: &str) -> Result<()> {
-        match self.swarm.services().get_opt(service).await? {
+        match self
+            .swarm
+            .services()
+            .get_opt(service)
+            .await?
+            .filter(|found| found.label(labels::STACK).is_some())
+        {
             None => return Ok(()),
             Some(found) => {
                 self.swarm.services().remove(service).await?;
@@ -170,6 +180,7 @@ impl Platform for SwarmPlatform {
         engines::load(&bundle, &self.engines, progress).await?;
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
 
+        self.ours.store(true, Ordering::Relaxed);
         let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token.as_ref());
         for spec in &roles {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
@@ -188,20 +199,24 @@ impl Platform for SwarmPlatform {
     }
 
     async fn stop(&self) -> Result<()> {
+        if !self.ours.load(Ordering::Relaxed) {
+            // What runs there was started by somebody else.
+            return Ok(());
+        }
         // The site first, while the registrars still take its replicas out of Consul; the gateways and scalers take
         // care of themselves.
         let mut failed = None;
         for service in services::in_order_of_removal(&self.spec.service) {
-            let ours = self.existing().await?;
-            if !ours.contains(&service) {
-                continue;
-            }
             if let Err(error) = self.remove(&service).await {
                 failed = Some(error);
             }
             if service == self.spec.service {
                 tokio::time::sleep(REGISTRAR_ROUND).await;
             }
+        }
+        // A creation that was under way when we were interrupted may have come to pass since.
+        for service in self.existing().await? {
+            self.remove(&service).await?;
         }
         failed.map_or(Ok(()), Err)
     }
