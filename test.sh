@@ -73,19 +73,22 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 lab() { "${root[@]}" target/release/lab "$@"; }
-trap 'lab down >/dev/null 2>&1 || true' EXIT
+# Only a lab that was brought up here is taken down here.
+ours=
+trap '[ -z "$ours" ] || lab down >/dev/null 2>&1 || true' EXIT
 
 step "packages" lab packages
 # Where the Consul program is, for tests that start an agent of their own.
 eval "$(lab packages)"
 
-ignored() { cargo test --quiet -p "$1" --all-features "${@:2}" -- --ignored --test-threads=1; }
-step "consul-client against a real agent" ignored consul-client --test live
-step "session-store against a real Redis" ignored session-store --test live
-step "the lab, and the libraries on it" ignored lab
+# The whole workspace is named each time, so that nothing is built twice for other features.
+ignored() { cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
+step "consul-client and session-store against real servers" ignored --test live
+step "the lab, and the libraries on it" ignored --test lab --test libraries
 
 swarm_demo() {
   lab up || return 1
+  ours=1
   # The lab's engines, Consul and Redis, by the usual environment variables.
   eval "$(lab env)"
   local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_LAB out result=0
@@ -98,6 +101,7 @@ swarm_demo() {
   [ "$result" -ne 0 ] || verdict "$out" || result=1
   rm -f "$out"
   lab down || result=1
+  ours=
   return "$result"
 }
 for round in $(seq "$rounds"); do step "demo on a Swarm of three hosts, round $round of $rounds" swarm_demo; done
