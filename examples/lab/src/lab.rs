@@ -1,6 +1,5 @@
 //! The verbs of a lab that is up. Each that changes something takes the lock, reads the state, acts and writes the state.
 
-use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -196,20 +195,12 @@ impl Lab {
     /// Where the others' Sentinels see the Redis master; none if there are no others, and the host goes by its own disk.
     /// Others that don't answer are not "no others": on a guess, an old master would come back as a second one.
     async fn redis_master(&self, others: &[&Host], state: &State) -> Result<Option<Ipv4Addr>> {
-        let known = Cell::new(None);
-        let check = async || match ready::redis_master(others).await {
-            Ok(master) => {
-                known.set(master);
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        ready::until("word of the Redis master".to_owned(), MASTER_LIMIT, &state.folder, &[], check).await?;
-        Ok(known.get())
+        let check = || async { ready::redis_master(others).await.map_err(|e| e.to_string()) };
+        ready::until("word of the Redis master".to_owned(), MASTER_LIMIT, &state.folder, &[], check).await
     }
 
     pub(crate) async fn wait_engine(&self, host: &Host, power: Power, state: &State) -> Result<()> {
-        let check = async || swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string());
+        let check = || async { swarm::ping(host, ready::ASK).await.map_err(|e| e.to_string()) };
         until(format!("engine of {} answers", host.name), &state.folder, &[(host, power)], check).await
     }
 
@@ -218,19 +209,19 @@ impl Lab {
             return Ok(());
         }
         let live = self.live(state);
-        let check = async || ready::swarm_node(host, &live).await;
+        let check = || ready::swarm_node(host, &live);
         until(format!("Swarm manager {} ready", host.name), &state.folder, &[(host, power)], check).await
     }
 
     pub(crate) async fn wait_consul(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let live = self.live(state);
-        let check = async || ready::consul_voter(host, &live).await;
+        let check = || ready::consul_voter(host, &live);
         until(format!("Consul voter {} healthy", host.name), &state.folder, &[(host, power)], check).await
     }
 
     pub(crate) async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
         let others = self.live(state).len().saturating_sub(1);
-        let check = async || ready::redis_in_sync(host, others).await;
+        let check = || ready::redis_in_sync(host, others);
         until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await
     }
 
@@ -267,9 +258,14 @@ fn refused(host: &str, state: &'static str, hint: &'static str) -> Error {
     Error::HostState { host: host.to_owned(), state, hint }
 }
 
-async fn until<F>(what: String, folder: &Folder, watched: &[(&Host, Power)], check: F) -> Result<()>
+async fn until<F>(
+    what: String,
+    folder: &Folder,
+    watched: &[(&Host, Power)],
+    check: impl Fn() -> F + Send,
+) -> Result<()>
 where
-    F: AsyncFn() -> Result<(), String>,
+    F: Future<Output = Result<(), String>> + Send,
 {
     let name = what.clone();
     step(&name, ready::until(what, READY_LIMIT, folder, watched, check)).await
@@ -285,3 +281,26 @@ const MASTER_LIMIT: Duration = Duration::from_secs(15);
 const EXEC_LIMIT: Duration = Duration::from_secs(60);
 /// Each part comes up in seconds; a machine that is busy with a build takes several times that.
 const READY_LIMIT: Duration = Duration::from_secs(90);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    /// Compiles only while every verb's future may be spawned on a runtime of several threads.
+    const _: fn(&Lab) = |lab| {
+        fn is_send<T: Send>(_: T) {}
+        is_send(Lab::up(3));
+        is_send(Lab::up_with(&Options::default()));
+        is_send(lab.status());
+        is_send(lab.leaders());
+        is_send(lab.power_off("h2"));
+        is_send(lab.power_on("h2"));
+        is_send(lab.cut("h2"));
+        is_send(lab.heal("h2"));
+        is_send(lab.exec("h2", &["true"]));
+        is_send(lab.clone().down());
+        is_send(Lab::clear());
+        is_send(Lab::install_packages());
+    };
+}

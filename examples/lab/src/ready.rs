@@ -14,20 +14,25 @@ use crate::{consul, redis, swarm};
 /// One question's time: a daemon that takes longer is not well.
 pub(crate) const ASK: Duration = Duration::from_secs(2);
 
-/// Waits until `check` has no objection. Fails early when the host's power goes, late with the last objection and the logs.
-pub(crate) async fn until<F>(
+/// Waits until `check` has no objection, and gives what it found. Fails early when the host's power goes, late with the last
+/// objection and the logs.
+// The future is a type of its own, not an async closure's: only so can the compiler see that it may move between threads.
+pub(crate) async fn until<T, F>(
     what: String,
     within: Duration,
     folder: &Folder,
     watched: &[(&Host, Power)],
-    check: F,
-) -> Result<()>
+    check: impl Fn() -> F + Send,
+) -> Result<T>
 where
-    F: AsyncFn() -> Result<(), String>,
+    F: Future<Output = Result<T, String>> + Send,
 {
     let end = Instant::now() + within;
     loop {
-        let Err(mut last) = check().await else { return Ok(()) };
+        let mut last = match check().await {
+            Ok(found) => return Ok(found),
+            Err(objection) => objection,
+        };
         let dead = watched.iter().find(|(_, power)| !power.init.is_alive());
         if let Some((host, _)) = dead {
             last = format!("{} went off: its first process ended", host.name);
