@@ -96,7 +96,7 @@ pub enum Error {
     /// A daemon did not answer, or answered what it should not.
     #[error("{service} at {addr} failed to answer {request}: {why}")]
     Service {
-        /// Docker, Consul, Redis or Sentinel.
+        /// Consul, Redis or Sentinel.
         service: &'static str,
         /// Where it was asked.
         addr: String,
@@ -105,6 +105,9 @@ pub enum Error {
         /// What came back.
         why: String,
     },
+    /// An engine or its Swarm did not answer, or refused.
+    #[error(transparent)]
+    Docker(#[from] swarm_client::Error),
     /// Something did not happen in time.
     #[error("{what} did not come about within {}s; last seen: {last}{logs}", within.as_secs())]
     Deadline {
@@ -139,7 +142,11 @@ impl Error {
     /// Whether the same call may succeed later without anything being put right by hand.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Service { .. } | Self::Deadline { .. })
+        match self {
+            Self::Busy { .. } | Self::Service { .. } | Self::Deadline { .. } => true,
+            Self::Docker(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -1,4 +1,4 @@
-//! Just enough HTTP to ask Docker and Consul on the lab's own bridge: version 1.0, one request for each connection.
+//! Just enough HTTP to ask Consul on the lab's own bridge: version 1.0, one request for each connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,43 +14,20 @@ pub(crate) async fn ask(
     service: &'static str,
     addr: SocketAddr,
     request: &str,
-    body: Option<&Value>,
     limit: Duration,
 ) -> Result<(u16, Value)> {
     let fail =
         |why: String| Error::Service { service, addr: addr.to_string(), request: request.to_owned(), why };
-    match tokio::time::timeout(limit, exchange(addr, request, body)).await {
+    match tokio::time::timeout(limit, exchange(addr, request)).await {
         Ok(Ok(answer)) => parse(&answer).ok_or_else(|| fail("it sent no HTTP answer".to_owned())),
         Ok(Err(error)) => Err(fail(error.to_string())),
         Err(_) => Err(fail(format!("no answer within {} ms", limit.as_millis()))),
     }
 }
 
-/// As [`ask`], where anything but 2xx is an error with the text that came.
-pub(crate) async fn ask_ok(
-    service: &'static str,
-    addr: SocketAddr,
-    request: &str,
-    body: Option<&Value>,
-    limit: Duration,
-) -> Result<Value> {
-    let (status, value) = ask(service, addr, request, body, limit).await?;
-    if (200..300).contains(&status) {
-        return Ok(value);
-    }
-    let text = value.get("message").unwrap_or(&value);
-    let why = format!("status {status}: {}", text.as_str().unwrap_or_default().trim());
-    Err(Error::Service { service, addr: addr.to_string(), request: request.to_owned(), why })
-}
-
-async fn exchange(addr: SocketAddr, request: &str, body: Option<&Value>) -> std::io::Result<Vec<u8>> {
+async fn exchange(addr: SocketAddr, request: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(addr).await?;
-    let body = body.map(Value::to_string).unwrap_or_default();
-    let head = format!(
-        "{request} HTTP/1.0\r\nHost: {addr}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).await?;
+    stream.write_all(format!("{request} HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     (&mut stream).take(MAX_ANSWER).read_to_end(&mut answer).await?;
     Ok(answer)

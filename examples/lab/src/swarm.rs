@@ -1,12 +1,12 @@
-//! The few Swarm calls that building a lab takes.
+//! The few Swarm calls that building a lab takes. Each is of one engine alone, so each has a client of its own.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use swarm_client::model::Role;
+use swarm_client::{Client, InitOptions, JoinOptions, Reason};
 
-use crate::error::{Error, Result};
-use crate::http::{ask, ask_ok};
-use crate::plan::{DOCKER_PORT, Host, SWARM_PORT};
+use crate::error::Result;
+use crate::plan::{Host, SWARM_PORT};
 
 /// One Swarm node, as a manager sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,60 +19,58 @@ pub(crate) struct Node {
 }
 
 pub(crate) async fn ping(host: &Host, limit: Duration) -> Result<()> {
-    ask_ok(DOCKER, host.socket(DOCKER_PORT), "GET /_ping", None, limit).await.map(drop)
+    client(host, limit).await.map(drop)
 }
 
 /// Makes the host the first manager. The heartbeat of 1 s has a dead node noticed in about 3 s rather than 12.
 pub(crate) async fn init(host: &Host) -> Result<()> {
-    let body = json!({
-        "ListenAddr": format!("{}:{SWARM_PORT}", host.addr),
-        "AdvertiseAddr": host.addr.to_string(),
-        "Spec": {
-            "Dispatcher": { "HeartbeatPeriod": 1_000_000_000_u64 },
-            "Orchestration": { "TaskHistoryRetentionLimit": 1 },
-        },
-    });
-    ask_ok(DOCKER, host.socket(DOCKER_PORT), "POST /swarm/init", Some(&body), JOIN_LIMIT).await.map(drop)
+    let options = InitOptions {
+        listen_addr: swarm_addr(host),
+        advertise_addr: host.addr.to_string(),
+        heartbeat_period: Some(Duration::from_secs(1)),
+        task_history_limit: Some(1),
+        ..InitOptions::default()
+    };
+    client(host, JOIN_LIMIT).await?.swarm().init(options).await?;
+    Ok(())
 }
 
-/// Has `host` join as a manager through `manager`. Where the engine gives up waiting it goes on joining, so the
-/// caller watches [`nodes`] in any case.
+/// Has `host` join as a manager through `manager`. It is a member then, and the caller watches [`nodes`] until it is ready.
 pub(crate) async fn join(host: &Host, manager: &Host) -> Result<()> {
-    let swarm = ask_ok(DOCKER, manager.socket(DOCKER_PORT), "GET /swarm", None, JOIN_LIMIT).await?;
-    let token = swarm.pointer("/JoinTokens/Manager").and_then(Value::as_str).unwrap_or_default();
-    let body = json!({
-        "ListenAddr": format!("{}:{SWARM_PORT}", host.addr),
-        "AdvertiseAddr": host.addr.to_string(),
-        "RemoteAddrs": [format!("{}:{SWARM_PORT}", manager.addr)],
-        "JoinToken": token,
-    });
-    ask_ok(DOCKER, host.socket(DOCKER_PORT), "POST /swarm/join", Some(&body), JOIN_LIMIT).await.map(drop)
+    let token = client(manager, JOIN_LIMIT).await?.swarm().join_token(Role::Manager).await?;
+    let mut options = JoinOptions::new([swarm_addr(manager)], token);
+    options.listen_addr = swarm_addr(host);
+    options.advertise_addr = host.addr.to_string();
+    Ok(client(host, JOIN_LIMIT).await?.swarm().join(options).await?)
 }
 
 /// The nodes as `host` sees them; none if it is a manager but the managers have no leader now.
 pub(crate) async fn nodes(host: &Host, limit: Duration) -> Result<Option<Vec<Node>>> {
-    let (status, value) = ask(DOCKER, host.socket(DOCKER_PORT), "GET /nodes", None, limit).await?;
-    match (status, value.as_array()) {
-        (200, Some(list)) => Ok(Some(list.iter().map(node).collect())),
-        (500 | 503, _) => Ok(None),
-        _ => {
-            let why =
-                format!("status {status}: {}", value.get("message").and_then(Value::as_str).unwrap_or(""));
-            let (addr, request) = (host.docker_endpoint(), "GET /nodes".to_owned());
-            Err(Error::Service { service: DOCKER, addr, request, why })
-        }
+    match client(host, limit).await?.nodes().list().await {
+        Ok(nodes) => Ok(Some(nodes.iter().map(node).collect())),
+        Err(error) if error.is_no_leader() || error.reason() == Some(Reason::ManagerStarting) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn node(value: &Value) -> Node {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+/// Connects, which an engine that does not answer fails.
+async fn client(host: &Host, limit: Duration) -> Result<Client> {
+    let builder = Client::builder().endpoint(host.docker_endpoint());
+    Ok(builder.connect_timeout(limit).request_timeout(limit).connect().await?)
+}
+
+fn node(node: &swarm_client::Node) -> Node {
+    let reachability = node.manager_status.as_ref().and_then(|status| status.reachability.as_deref());
     Node {
-        name: text("/Description/Hostname").to_owned(),
-        ready: text("/Status/State") == "ready",
-        reachable: text("/ManagerStatus/Reachability") == "reachable",
-        leader: value.pointer("/ManagerStatus/Leader").and_then(Value::as_bool).unwrap_or(false),
+        name: node.hostname().to_owned(),
+        ready: node.is_ready(),
+        reachable: reachability == Some("reachable"),
+        leader: node.is_leader(),
     }
 }
 
-const DOCKER: &str = "docker";
+fn swarm_addr(host: &Host) -> String {
+    format!("{}:{SWARM_PORT}", host.addr)
+}
+
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
