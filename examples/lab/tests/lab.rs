@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Host, Lab};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{container, docker, eventually, image, left_overs, redis, run_container};
+use support::{DownAtLast, container, docker, eventually, image, left_overs, redis, run_container};
 
 const PORT: u16 = 7000;
 
@@ -31,7 +31,7 @@ fn refusals_are_one_line_with_exit_code_2() {
 #[ignore = "needs root and Docker: ./test.sh runs it"]
 async fn a_lab_from_up_to_down() {
     assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
-    let _down = DownAtLast;
+    let _down = DownAtLast::new(env!("CARGO_BIN_EXE_lab"));
     ctrl_c_leaves_nothing();
     a_crash_leaves_remains();
     let start = Instant::now();
@@ -207,17 +207,6 @@ fn start_up() -> Child {
         Path::new("/run/netns/halab-h2").exists()
     });
     up
-}
-
-/// Takes the lab away when the walk stops half-way.
-struct DownAtLast;
-
-impl Drop for DownAtLast {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = Command::new(env!("CARGO_BIN_EXE_lab")).arg("down").status();
-        }
-    }
 }
 
 fn signal(child: &Child, signal: Signal) {

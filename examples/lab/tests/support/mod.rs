@@ -85,6 +85,25 @@ pub(crate) fn eventually(what: &str, within: Duration, mut check: impl FnMut() -
     start.elapsed()
 }
 
+/// Takes the lab away when a walk stops half-way.
+pub(crate) struct DownAtLast {
+    program: &'static str,
+}
+
+impl DownAtLast {
+    pub(crate) fn new(program: &'static str) -> Self {
+        Self { program }
+    }
+}
+
+impl Drop for DownAtLast {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new(self.program).arg("down").status();
+        }
+    }
+}
+
 /// Whatever of a lab is still on this machine.
 pub(crate) fn left_overs() -> Vec<String> {
     let mut found = Vec::new();

@@ -1,0 +1,53 @@
+//! The libraries' promises, on real hosts that lose their power. One walk, since there is one lab at a time.
+#![allow(clippy::unwrap_used, reason = "clippy.toml's permission does not reach a test's helpers")]
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "the lab's own test uses the rest")]
+mod support;
+mod swarm;
+
+use std::time::{Duration, Instant};
+
+use lab::{Host, Lab};
+use support::{DownAtLast, image, left_overs};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and Docker: ./test.sh runs it"]
+async fn the_libraries_on_hosts_that_lose_their_power() {
+    assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
+    let _down = DownAtLast::new(env!("CARGO_BIN_EXE_lab"));
+    let start = Instant::now();
+    let lab = Lab::up(3).await.unwrap();
+    lab.hosts().iter().for_each(image);
+    told("lab up, images on its hosts", start);
+
+    swarm::a_service_of_raw_fields_keeps_them_all_when_it_is_scaled(&lab).await;
+    swarm::changes_by_many_writers_at_once_all_land(&lab).await;
+    swarm::a_rollout_that_cannot_be_says_why(&lab).await;
+    swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
+
+    lab.down().await.unwrap();
+    assert_eq!(left_overs(), Vec::<String>::new());
+    told("all", start);
+}
+
+/// A host whose loss moves no leader.
+async fn a_follower(lab: &Lab) -> &Host {
+    let leaders = lab.leaders().await.unwrap();
+    assert!(leaders.swarm.is_some() && leaders.consul.is_some() && leaders.redis.is_some(), "{leaders:?}");
+    lab.hosts().iter().find(|host| !leaders.includes(&host.name)).unwrap()
+}
+
+async fn power_on(lab: &Lab, host: &Host) {
+    let start = Instant::now();
+    lab.power_on(&host.name).await.unwrap();
+    told(&format!("{} on again", host.name), start);
+}
+
+fn told(what: &str, since: Instant) {
+    println!("{:>6.1} s  {what}", since.elapsed().as_secs_f64());
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
