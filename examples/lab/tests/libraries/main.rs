@@ -1,6 +1,7 @@
 //! The libraries' promises, on real hosts that lose their power. One walk, since there is one lab at a time.
 #![allow(clippy::unwrap_used, reason = "clippy.toml's permission does not reach a test's helpers")]
 
+mod consul;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the lab's own test uses the rest")]
 mod support;
@@ -8,7 +9,7 @@ mod swarm;
 
 use std::time::{Duration, Instant};
 
-use lab::{Host, Lab};
+use lab::{Host, Lab, Leaders};
 use support::{DownAtLast, image, left_overs};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,17 +26,26 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     swarm::changes_by_many_writers_at_once_all_land(&lab).await;
     swarm::a_rollout_that_cannot_be_says_why(&lab).await;
     swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
+    consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab).await;
 
     lab.down().await.unwrap();
     assert_eq!(left_overs(), Vec::<String>::new());
     told("all", start);
 }
 
-/// A host whose loss moves no leader.
-async fn a_follower(lab: &Lab) -> &Host {
-    let leaders = lab.leaders().await.unwrap();
-    assert!(leaders.swarm.is_some() && leaders.consul.is_some() && leaders.redis.is_some(), "{leaders:?}");
-    lab.hosts().iter().find(|host| !leaders.includes(&host.name)).unwrap()
+/// A host that does not lead this cluster and, unless the leaders are scattered over all hosts, no other one either.
+async fn a_follower(lab: &Lab, of: fn(&Leaders) -> &Option<String>) -> &Host {
+    let start = Instant::now();
+    loop {
+        match lab.leaders().await {
+            Ok(leaders) if leaders.swarm.is_some() && leaders.consul.is_some() && leaders.redis.is_some() => {
+                let followers = lab.hosts().iter().filter(|host| of(&leaders).as_ref() != Some(&host.name));
+                return followers.min_by_key(|host| leaders.includes(&host.name)).unwrap();
+            }
+            leaders => assert!(start.elapsed() < Duration::from_secs(30), "{leaders:?}"),
+        }
+        pause().await;
+    }
 }
 
 async fn power_on(lab: &Lab, host: &Host) {

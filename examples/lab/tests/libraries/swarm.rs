@@ -109,7 +109,7 @@ pub(crate) async fn a_rollout_that_cannot_be_says_why(lab: &Lab) {
 }
 
 pub(crate) async fn a_client_of_three_managers_outlives_the_one_it_used(lab: &Lab) {
-    let victim = a_follower(lab).await;
+    let victim = a_follower(lab, |leaders| &leaders.swarm).await;
     let mut hosts = lab.hosts().to_vec();
     hosts.sort_by_key(|host| host != victim);
     let swarm = client(&hosts).await;
