@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml's permission does not reach a test's helpers")]
 
 mod consul;
+mod sessions;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the lab's own test uses the rest")]
 mod support;
@@ -27,6 +28,8 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     swarm::a_rollout_that_cannot_be_says_why(&lab).await;
     swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
     consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab).await;
+
+    sessions::sessions_outlive_the_redis_master(&lab).await;
 
     lab.down().await.unwrap();
     assert_eq!(left_overs(), Vec::<String>::new());
