@@ -31,29 +31,38 @@ pub(crate) async fn watches_and_a_lock_outlive_the_loss_of_a_host(lab: &Lab) {
     let key = "jobs/nightly/leader";
     let lock = holder.lock(key).ttl(TTL).value("holder").acquire().await.unwrap();
     let start = Instant::now();
-    lab.power_off(&victim.name).await.unwrap();
-    let off = Instant::now();
-    until(&mut near, 2, others.clone()).await;
-    told(&format!("{} gone from the watch", victim.name), start);
-
-    // Longer than the lock would last without renewal.
-    while off.elapsed() < TTL + Duration::from_secs(1) {
-        assert!(lock.is_held());
-        assert!(heir.lock(key).ttl(TTL).try_acquire().await.unwrap().is_none(), "one holder at a time");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    let fence = lock.fence();
-    let (next, released) =
-        tokio::join!(timeout(LIMIT, heir.lock(key).ttl(TTL).value("heir").acquire()), lock.release());
-    released.unwrap();
-    let next = next.expect("the lock is handed over in time").unwrap();
-    assert!(next.fence() > fence, "{} after {fence}", next.fence());
-    assert!(next.is_held());
-    next.release().await.unwrap();
-    told(&format!("a lock of {} s kept, and then handed over", TTL.as_secs()), start);
-    // Its agent's machine said nothing when it went: that shows only when the blocking query's time is over.
-    until(&mut astray, 2, others.clone()).await;
-    told("gone from the watch whose agent it was", start);
+    let power_off = async {
+        // Only once the watches ask.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        lab.power_off(&victim.name).await.unwrap();
+    };
+    let near_notices = async {
+        until(&mut near, 2, others.clone()).await;
+        told(&format!("{} gone from the watch", victim.name), start);
+    };
+    // Its agent's machine says nothing when it goes: that may show only when the time of a blocking query is over.
+    let astray_notices = async {
+        until(&mut astray, 2, others.clone()).await;
+        told("and from the one whose agent it was", start);
+    };
+    let lock_is_kept = async {
+        // Longer than the lock would last without renewal.
+        while start.elapsed() < TTL + Duration::from_secs(1) {
+            assert!(lock.is_held());
+            let taken = heir.lock(key).ttl(TTL).try_acquire().await.unwrap();
+            assert!(taken.is_none(), "one holder at a time");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let fence = lock.fence();
+        let next = heir.lock(key).ttl(TTL).value("heir").acquire();
+        let (next, released) = tokio::join!(timeout(LIMIT, next), lock.release());
+        released.unwrap();
+        let next = next.expect("the lock is handed over in time").unwrap();
+        assert!(next.is_held() && next.fence() > fence, "{} after {fence}", next.fence());
+        next.release().await.unwrap();
+        told(&format!("a lock of {} s kept, and then handed over", TTL.as_secs()), start);
+    };
+    tokio::join!(power_off, near_notices, astray_notices, lock_is_kept);
 
     power_on(lab, victim).await;
     let start = Instant::now();

@@ -18,6 +18,10 @@ use support::{DownAtLast, image, left_overs};
 async fn the_libraries_on_hosts_that_lose_their_power() {
     assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
     let _down = DownAtLast::new(env!("CARGO_BIN_EXE_lab"));
+    // The lab's own steps among the cases' times.
+    let filter = tracing_subscriber::EnvFilter::new("lab=info");
+    let output = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+    output.without_time().with_ansi(false).with_target(false).with_level(false).init();
     let start = Instant::now();
     let lab = Lab::up(3).await.unwrap();
     lab.hosts().iter().for_each(image);
@@ -28,7 +32,6 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     swarm::a_rollout_that_cannot_be_says_why(&lab).await;
     swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
     consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab).await;
-
     sessions::sessions_outlive_the_redis_master(&lab).await;
 
     lab.down().await.unwrap();
