@@ -16,7 +16,8 @@ use crate::ready;
 use crate::state::{HostState, Lock, Power, State};
 use crate::{net, swarm};
 
-/// The lab that is up. It outlives this value: only [`Lab::down`] ends it, in this process or another.
+/// The lab that is up. It outlives this value: only [`Lab::down`] ends it, in this process or another. The future of each verb
+/// is `Send`, so it can be spawned while a test goes on.
 #[derive(Clone, Debug)]
 pub struct Lab {
     hosts: Vec<Host>,
