@@ -50,6 +50,7 @@ impl LoadReport {
         self.failed.values().sum()
     }
 
+    /// `since` is the time from the start of the load to the answer.
     fn note(&mut self, since: Duration, took: Duration, answer: Result<String, String>) {
         self.requests += 1;
         match answer {
@@ -101,7 +102,7 @@ impl Load {
                 while !stop.is_cancelled() {
                     let sent = Instant::now();
                     let answer = get(&http, &plan.url).await;
-                    let (since, took) = (sent.duration_since(began), sent.elapsed());
+                    let (since, took) = (began.elapsed(), sent.elapsed());
                     report.lock().unwrap_or_else(PoisonError::into_inner).note(since, took, answer);
                     tokio::select! {
                         () = tokio::time::sleep(plan.pause) => {}
@@ -116,6 +117,11 @@ impl Load {
     /// What came of the requests until now.
     pub fn so_far(&self) -> LoadReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Drops what is under way, and reports.
+    pub fn abandon(self) -> LoadReport {
+        self.so_far().close(self.began.elapsed())
     }
 
     /// Sends no more, waits for what is under way, and reports.

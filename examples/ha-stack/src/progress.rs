@@ -28,17 +28,18 @@ impl Progress {
 
     /// The headline of a part of the work.
     pub fn heading(&self, text: impl Display) {
-        if !self.quiet {
-            eprintln!("\n== {text}");
-        }
+        self.write(format_args!("\n== {text}"));
     }
 
     /// One thing that is now known or done.
     pub fn line(&self, text: impl Display) {
+        self.write(format_args!("[{:7.1} s] {text}", self.started.elapsed().as_secs_f64()));
+    }
+
+    fn write(&self, line: std::fmt::Arguments<'_>) {
         if !self.quiet {
-            let mut err = std::io::stderr().lock();
             // Nobody to read the progress is no reason to stop the work.
-            let _ = writeln!(err, "[{:7.1} s] {text}", self.started.elapsed().as_secs_f64());
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlatformArgs, with_platform};
+use super::{PlatformArgs, unless_interrupted, with_platform};
 use crate::demo::{Pace, Story, faults};
 use crate::platform::StackSpec;
 use crate::progress::Progress;
@@ -43,7 +43,7 @@ pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) ->
         // Nobody asked for a port: take a free one, so that a running stack is not in the way.
         place.listen.set_port(0);
     }
-    let platform = super::platform(&place, &spec, &backends).await?;
+    let platform = unless_interrupted(&stop, super::platform(&place, &spec, &backends)).await?;
     if pace.faults {
         faults::check(platform.as_ref())?;
     }
@@ -52,7 +52,7 @@ pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) ->
         platform.start(&progress).await?;
         Story::tell(platform.as_ref(), &spec, &pace, &progress).await
     };
-    let verdict = with_platform(platform.as_ref(), &stop, story).await?;
+    let verdict = with_platform(platform.as_ref(), &progress, &stop, story).await?;
     if args.json {
         eprintln!("{verdict}");
         println!("{}", verdict.json());

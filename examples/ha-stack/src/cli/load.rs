@@ -47,7 +47,11 @@ pub async fn run(args: LoadArgs, stop: CancellationToken) -> Result<ExitCode> {
         () = tokio::time::sleep(Duration::from_secs(args.seconds)) => {}
         () = stop.cancelled() => {}
     }
-    let report = load.stop().await;
+    // What is under way is waited for, but not after a signal.
+    let report = match stop.is_cancelled() {
+        true => load.abandon(),
+        false => load.stop().await,
+    };
     step.done(format!("{} requests, {} failed", report.requests, report.failures()));
     if args.json {
         println!("{}", serde_json::to_string(&report)?);

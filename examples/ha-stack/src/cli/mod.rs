@@ -12,6 +12,7 @@ use crate::platform::Platform;
 use crate::platform::StackSpec;
 use crate::platform::local::LocalPlatform;
 use crate::platform::swarm::SwarmPlatform;
+use crate::progress::Progress;
 use crate::roles;
 use crate::settings::{Backends, PlatformName};
 
@@ -166,12 +167,13 @@ impl Command {
         }
         cancel_on_signal(stop.clone())?;
         match self {
+            // These two have something to take down first.
             Self::Up(args) => up::run(args, backends, stop).await,
             Self::Demo(args) => demo::run(args, backends, stop).await,
-            Self::Status(args) => status::run(args, backends).await,
-            Self::Scale(args) => scale::run(args, backends).await,
-            Self::Images(command) => images::run(command, backends).await,
             Self::Load(args) => load::run(args, stop).await,
+            Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
+            Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
+            Self::Images(command) => unless_interrupted(&stop, images::run(command, backends)).await,
             Self::Gateway(_) | Self::Registrar(_) | Self::Scaler(_) | Self::Web(_) | Self::Replica(_) => {
                 Ok(ExitCode::SUCCESS)
             }
@@ -200,14 +202,12 @@ pub async fn platform(
 /// Those of `work`; those of stopping, where the work was done.
 pub async fn with_platform<T>(
     platform: &dyn Platform,
+    progress: &Progress,
     stop: &CancellationToken,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
-    };
-    let stopped = platform.stop().await.context("the stack could not be taken down whole");
+    let outcome = unless_interrupted(stop, work).await;
+    let stopped = platform.stop(progress).await.context("the stack could not be taken down whole");
     match (&outcome, stopped) {
         (Ok(_), Err(error)) => Err(error),
         (Err(_), Err(error)) => {
@@ -215,6 +215,22 @@ pub async fn with_platform<T>(
             outcome
         }
         _ => outcome,
+    }
+}
+
+/// The outcome of `work`, or an error as soon as a signal comes.
+///
+/// # Errors
+/// Those of `work`, and the interruption.
+pub async fn unless_interrupted<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        // Work that minds the signal itself ends in its own way.
+        biased;
+        outcome = work => outcome,
+        () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
     }
 }
 
@@ -239,6 +255,11 @@ fn cancel_on_signal(stop: CancellationToken) -> Result<()> {
     tokio::spawn(async move {
         signal.await;
         stop.cancel();
+        if let Ok(again) = shutdown_signal() {
+            again.await;
+            eprintln!("ha-stack: interrupted again; what was started may be left behind");
+            std::process::exit(130);
+        }
     });
     Ok(())
 }

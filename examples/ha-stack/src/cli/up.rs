@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlatformArgs, SpecArgs, with_platform};
+use super::{PlatformArgs, SpecArgs, unless_interrupted, with_platform};
 use crate::control;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -36,7 +36,7 @@ pub async fn run(args: UpArgs, backends: Backends, stop: CancellationToken) -> R
         PlatformName::Local => Some(control::bind(args.platform.control).await?),
         PlatformName::Swarm => None,
     };
-    let platform = super::platform(&args.platform, &spec, &backends).await?;
+    let platform = unless_interrupted(&stop, super::platform(&args.platform, &spec, &backends)).await?;
     let work = async {
         platform.start(&progress).await?;
         progress.line(format!("the site is at {}; Ctrl-C ends the stack", platform.site()));
@@ -52,12 +52,9 @@ pub async fn run(args: UpArgs, backends: Backends, stop: CancellationToken) -> R
             () = stop.cancelled() => Ok(()),
         }
     };
-    let outcome = with_platform(platform.as_ref(), &stop, work).await;
-    if stop.is_cancelled() {
-        progress.line("the stack is down");
-        return Ok(ExitCode::SUCCESS);
-    }
-    outcome.map(|()| ExitCode::SUCCESS)
+    with_platform(platform.as_ref(), &progress, &stop, work).await?;
+    progress.line("the stack is down");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Redraws the status on a terminal; elsewhere says a line when something has changed.

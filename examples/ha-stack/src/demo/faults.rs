@@ -1,7 +1,7 @@
 //! Chapters about power: a host is lost with two replicas, and with one.
 
-use std::io::{BufRead, IsTerminal};
-use std::time::Instant;
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,23 +13,36 @@ use crate::platform::{Faults, Platform, Replica, usable};
 /// Power off under load, with two replicas.
 pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
     story.progress.heading("A host loses power, with two replicas");
-    let Some(plug) = plug(story, "the power-off with two replicas")? else { return Ok(()) };
+    let Some(plug) = plug(story, "the power-off with two replicas") else { return Ok(()) };
     let victim = plug.victim(story).await?;
-    let crowd =
-        Crowd::gather(&story.platform.site(), story.pace.visitors, story.pace.pause, story.pace.patience)
-            .await?;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let crowd = gather(story).await?;
 
     let off = plug.pull(story, &victim).await?;
+    let seen = replaced(story, &victim, off).await;
+    // The users go on while the host comes back: that must cost them nothing either.
+    let back = plug.put_back(story, &victim).await;
+    let ledger = crowd.disperse().await?;
+    seen?;
+    story.progress.line(format!(
+        "{} requests, {} failed, longest wait of a user {:.1} s",
+        ledger.requests,
+        ledger.failures(),
+        ledger.answers.iter().map(|a| a.took.as_secs_f64()).fold(0.0, f64::max),
+    ));
+    story.add(&ledger);
+    back
+}
+
+async fn replaced(story: &mut Story<'_>, victim: &str, off: Instant) -> Result<()> {
     let platform = story.platform;
-    let out = async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim));
+    let out = async || platform.replicas().await.is_ok_and(|r| !uses(&r, victim));
     story.verdict.eject_seconds = timed(off, story.pace.deadline, out).await;
     match story.verdict.eject_seconds {
         Some(s) => story.progress.line(format!("the gateway no longer uses {victim}, after {s:.1} s")),
         None => story.verdict.broken.push(format!("the gateway went on using {victim}")),
     }
     let whole =
-        async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim) && usable(&r).count() == 2);
+        async || platform.replicas().await.is_ok_and(|r| !uses(&r, victim) && usable(&r).count() == 2);
     story.verdict.replace_seconds = timed(off, story.pace.deadline, whole).await;
     match story.verdict.replace_seconds {
         Some(s) => {
@@ -39,25 +52,16 @@ pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
         None => story.verdict.broken.push(format!("the replica of {victim} was not replaced")),
     }
     if story.hero_view().await.is_some() {
-        let line = format!("ada is still logged in, with {} views", story.hero_views);
-        story.progress.line(line);
+        story.progress.line(format!("ada is still logged in, with {} views", story.hero_views));
     }
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let ledger = crowd.disperse().await?;
-    story.progress.line(format!(
-        "{} requests, {} failed, longest wait of a user {:.1} s",
-        ledger.requests,
-        ledger.failures(),
-        ledger.answers.iter().map(|a| a.took.as_secs_f64()).fold(0.0, f64::max),
-    ));
-    story.add(&ledger);
-    plug.put_back(story, &victim).await
+    tokio::time::sleep(SETTLE).await;
+    Ok(())
 }
 
 /// Power off with a single replica: how long is the site away?
 pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     story.progress.heading("A host loses power, with one replica");
-    let Some(plug) = plug(story, "the power-off with one replica")? else { return Ok(()) };
+    let Some(plug) = plug(story, "the power-off with one replica") else { return Ok(()) };
     let leaders = plug.leaders(story).await?;
     if let Plug::Lab(faults) = &plug {
         faults.keep_off(&leaders).await?;
@@ -69,38 +73,40 @@ pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     // The replicas that left end before the power goes, so that only one thing happens at a time.
     tokio::time::sleep(story.spec.drain).await;
     let victim = plug.victim(story).await?;
-    let crowd =
-        Crowd::gather(&story.platform.site(), story.pace.visitors, story.pace.pause, story.pace.patience)
-            .await?;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let crowd = gather(story).await?;
 
     let off = plug.pull(story, &victim).await?;
     let platform = story.platform;
     let back =
         async || platform.replicas().await.is_ok_and(|r| !uses(&r, &victim) && usable(&r).count() == 1);
     let back = timed(off, story.pace.deadline, back).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let ledger = crowd.disperse().await?;
-    // The site is away from the power-off until a request is answered that was not answered before.
-    let away = ledger.longest_gap(off).as_secs_f64();
+    tokio::time::sleep(SETTLE).await;
+    // The site is away from the power-off until a user has an answer again; one that never came back is away still.
+    let away = crowd.so_far().longest_gap(off, Instant::now()).as_secs_f64();
     story.verdict.outage_seconds_single_replica = Some(away);
-    match back {
-        Some(_) => {
-            let now = story.platform.replicas().await?;
-            story
-                .progress
-                .line(format!("the site was away for {away:.1} s; {} answers now", join(&instances(&now))));
-        }
-        None => story.verdict.broken.push(format!("the only replica, on {victim}, was not replaced")),
+    if back.is_some() {
+        let answering = platform.replicas().await.map(|r| join(&instances(&r))).unwrap_or_default();
+        story.progress.line(format!("the site was away for {away:.1} s; {answering} answers now"));
+    } else {
+        story.verdict.broken.push(format!("the only replica, on {victim}, was not replaced"));
     }
-    story.progress.line(format!("{} requests, {} failed: they waited", ledger.requests, ledger.failures()));
-    story.add(&ledger);
     story.hero_view().await;
-    plug.put_back(story, &victim).await?;
+    let whole = plug.put_back(story, &victim).await;
     if let Plug::Lab(faults) = &plug {
         faults.keep_off(&[]).await?;
     }
-    Ok(())
+    let ledger = crowd.disperse().await?;
+    story.progress.line(format!("{} requests, {} failed: they waited", ledger.requests, ledger.failures()));
+    story.add(&ledger);
+    whole
+}
+
+/// Users who view the page, and have done so for a moment.
+async fn gather(story: &Story<'_>) -> Result<Crowd> {
+    let pace = story.pace;
+    let crowd = Crowd::gather(&story.platform.site(), pace.visitors, pace.pause, pace.patience).await?;
+    tokio::time::sleep(SETTLE).await;
+    Ok(crowd)
 }
 
 /// Whether the power-offs can be played at all, asked before anything is started.
@@ -125,11 +131,11 @@ enum Plug<'a> {
 }
 
 /// `None` where the chapter is left out, which the verdict says.
-fn plug<'a>(story: &mut Story<'a>, chapter: &str) -> Result<Option<Plug<'a>>> {
+fn plug<'a>(story: &mut Story<'a>, chapter: &str) -> Option<Plug<'a>> {
     if !story.pace.faults {
         story.progress.line("left out, as --no-faults asks");
         story.verdict.skipped.push(format!("{chapter} (--no-faults)"));
-        return Ok(None);
+        return None;
     }
     if let Some(faults) = story.platform.faults() {
         if let Some(caveat) = faults.caveat()
@@ -137,9 +143,9 @@ fn plug<'a>(story: &mut Story<'a>, chapter: &str) -> Result<Option<Plug<'a>>> {
         {
             story.verdict.notes.push(caveat.into());
         }
-        return Ok(Some(Plug::Lab(faults)));
+        return Some(Plug::Lab(faults));
     }
-    Ok(Some(Plug::Person))
+    Some(Plug::Person)
 }
 
 impl Plug<'_> {
@@ -197,7 +203,8 @@ impl Plug<'_> {
 }
 
 async fn ask(what: &str) -> Result<()> {
-    eprintln!("\n>>> {what}");
+    // Nobody to read it means nobody to answer, which the next line finds out.
+    let _ = writeln!(std::io::stderr(), "\n>>> {what}");
     let read = tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new()));
     let bytes = read.await.context("the question could not be asked")?.context("no answer could be read")?;
     if bytes == 0 { bail!("standard input ended before the answer") } else { Ok(()) }
@@ -206,3 +213,6 @@ async fn ask(what: &str) -> Result<()> {
 fn uses(replicas: &[Replica], host: &str) -> bool {
     usable(replicas).any(|r| r.host == host)
 }
+
+/// So long things are left alone before and after a fault.
+const SETTLE: Duration = Duration::from_secs(2);

@@ -40,6 +40,8 @@ pub async fn by_load(story: &mut Story<'_>) -> Result<()> {
     story.platform.release().await?;
     story.wait_for_replicas(story.spec.min as usize).await?;
     let before = instances(&story.platform.replicas().await?);
+    let named = format!("{}.", story.spec.service);
+    let is_new = |instance: &str| instance.starts_with(&named) && !before.contains(instance);
 
     let site = story.platform.site();
     let crowd = Crowd::gather(&site, 4, story.pace.pause, story.pace.patience).await?;
@@ -54,7 +56,7 @@ pub async fn by_load(story: &mut Story<'_>) -> Result<()> {
         timeout: story.pace.patience,
     })?;
     let added = timed(began, story.pace.deadline, async || {
-        surge.so_far().first_seen_seconds.keys().any(|instance| !before.contains(instance))
+        surge.so_far().first_seen_seconds.keys().any(|instance| is_new(instance))
     })
     .await;
     match added {
@@ -71,7 +73,7 @@ pub async fn by_load(story: &mut Story<'_>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let report = surge.stop().await;
-    let new = report.first_seen_seconds.iter().filter(|(instance, _)| !before.contains(*instance));
+    let new = report.first_seen_seconds.iter().filter(|(instance, _)| is_new(instance));
     let first_new = new.map(|(_, seconds)| *seconds).reduce(f64::min);
     story.verdict.scale_out_seconds = first_new;
     if first_new.is_none() {

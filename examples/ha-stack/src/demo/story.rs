@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use super::verdict::{Promises, Verdict};
 use super::visitor::{Ledger, Miss, Visitor};
@@ -23,14 +23,14 @@ pub struct Story<'a> {
     /// Views that the hero saw acknowledged, and requests of unknown outcome.
     pub(super) hero_views: u64,
     pub(super) hero_unknown: u64,
+    hero_lost: bool,
 }
 
 impl<'a> Story<'a> {
     /// Tells the whole story on a started platform.
     ///
     /// # Errors
-    /// When the stack does not do within the pace's deadline what a step waits for; the verdict is lost then, for
-    /// nothing after it would mean anything.
+    /// When not even a client can be built. What the stack does not do is in the verdict as a broken promise.
     pub async fn tell(
         platform: &'a dyn Platform,
         spec: &'a StackSpec,
@@ -39,18 +39,32 @@ impl<'a> Story<'a> {
     ) -> Result<Verdict> {
         let hero = Visitor::new("ada", platform.site(), pace.patience)?;
         let verdict = Verdict { platform: platform.name().into(), ..Verdict::default() };
-        let mut story =
-            Self { platform, spec, pace, progress, verdict, hero, hero_views: 0, hero_unknown: 0 };
+        let mut story = Self {
+            platform,
+            spec,
+            pace,
+            progress,
+            verdict,
+            hero,
+            hero_views: 0,
+            hero_unknown: 0,
+            hero_lost: false,
+        };
+        if let Err(error) = story.chapters().await {
+            // Nothing after a step that was not reached would mean anything.
+            story.verdict.broken.push(format!("the story ended early: {error:#}"));
+        }
+        Ok(story.close().await)
+    }
 
-        story
-            .wait_for("2 replicas on different hosts", |s| usable(s).count() == 2 && hosts(s).len() == 2)
+    async fn chapters(&mut self) -> Result<()> {
+        self.wait_for("2 replicas on different hosts", |s| usable(s).count() == 2 && hosts(s).len() == 2)
             .await?;
-        story.log_in().await?;
-        scaling::by_hand(&mut story).await?;
-        faults::two_replicas(&mut story).await?;
-        faults::one_replica(&mut story).await?;
-        scaling::by_load(&mut story).await?;
-        story.close().await
+        self.log_in().await?;
+        scaling::by_hand(self).await?;
+        faults::two_replicas(self).await?;
+        faults::one_replica(self).await?;
+        scaling::by_load(self).await
     }
 
     async fn log_in(&mut self) -> Result<()> {
@@ -66,11 +80,14 @@ impl<'a> Story<'a> {
     pub(super) async fn views(&mut self, instances: usize) -> Result<BTreeSet<String>> {
         let mut seen = BTreeSet::new();
         for _ in 0..VIEWS_AT_MOST {
-            let Some(view) = self.hero_view().await else { continue };
+            let Some(view) = self.hero_view().await else {
+                ensure!(!self.hero_lost, "ada was logged out");
+                continue;
+            };
             if self.hero_views <= 4 {
                 let line = format!(
                     "view {} of {}: answered by {} on {}",
-                    view.views, view.user, view.instance, view.host
+                    view.views, "ada", view.instance, view.host
                 );
                 self.progress.line(line);
             }
@@ -88,6 +105,9 @@ impl<'a> Story<'a> {
 
     /// One view of the hero's, with everything that may be wrong about it noted.
     pub(super) async fn hero_view(&mut self) -> Option<super::visitor::View> {
+        if self.hero_lost {
+            return None;
+        }
         self.verdict.requests += 1;
         match self.hero.view().await {
             Ok(view) => {
@@ -105,7 +125,7 @@ impl<'a> Story<'a> {
             }
             Err(Miss::LoggedOut) => {
                 self.verdict.lost_sessions += 1;
-                self.verdict.broken.push("ada was logged out".into());
+                self.hero_lost = true;
                 None
             }
             Err(Miss::Failed(kind)) => {
@@ -157,19 +177,33 @@ impl<'a> Story<'a> {
         }
     }
 
-    async fn close(mut self) -> Result<Verdict> {
+    async fn close(mut self) -> Verdict {
         self.progress.heading("The verdict");
         if self.hero_view().await.is_some() {
             let line = format!("ada is still logged in; {} views acknowledged and counted", self.hero_views);
             self.progress.line(line);
         }
-        self.verdict.decisions = self.platform.decisions().await?.into_iter().map(|d| d.sentence).collect();
+        match self.platform.decisions().await {
+            Ok(decisions) => {
+                let (up, down) =
+                    (decisions.iter().any(|d| d.from < d.to), decisions.iter().any(|d| d.from > d.to));
+                if self.verdict.scale_out_seconds.is_some() && !(up && down) {
+                    self.verdict
+                        .broken
+                        .push("the scaler's journal lacks its decision to add or to remove".into());
+                }
+                self.verdict.decisions = decisions.into_iter().map(|d| d.sentence).collect();
+            }
+            Err(error) => {
+                self.verdict.broken.push(format!("the scaler's decisions can't be read: {error:#}"));
+            }
+        }
         self.verdict.judge(Promises {
             outage: self.pace.outage_promise,
             scale_out: self.pace.scale_out_promise,
             floor: self.spec.min,
         });
-        Ok(self.verdict)
+        self.verdict
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The verdict on a run of the story.
 ///
-/// Times are seconds; `None` means that the step was left out, as `skipped` says.
+/// Times are seconds; `None` means that the step was left out, as `skipped` says, or not reached, as `broken` says.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
     /// `local` or `swarm`.
@@ -75,6 +75,15 @@ impl Verdict {
         if self.requests == 0 {
             broken.push("no request was sent, so nothing was shown".into());
         }
+        let times = [
+            self.eject_seconds,
+            self.replace_seconds,
+            self.outage_seconds_single_replica,
+            self.scale_out_seconds,
+        ];
+        if times.iter().any(Option::is_none) && self.skipped.is_empty() && broken.is_empty() {
+            broken.push("a step was not reached, and nothing says why".into());
+        }
         let mut within = |seconds: Option<f64>, limit: f64, what: &str| {
             if let Some(seconds) = seconds.filter(|s| *s > limit) {
                 broken.push(format!("{what} took {seconds:.1} s, more than {limit:.0} s"));
@@ -107,7 +116,8 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |s: Option<f64>| s.map_or("left out".into(), |s| format!("{s:.1} s"));
+        let missing = if self.skipped.is_empty() { "never" } else { "left out" };
+        let seconds = |s: Option<f64>| s.map_or(missing.into(), |s| format!("{s:.1} s"));
         let rows: [(&str, String); 11] = [
             ("requests sent", self.requests.to_string()),
             ("requests failed", self.failed_requests.to_string()),
@@ -160,6 +170,8 @@ mod tests {
     fn good() -> Verdict {
         Verdict {
             requests: 10,
+            eject_seconds: Some(1.0),
+            replace_seconds: Some(3.0),
             scale_out_seconds: Some(4.0),
             outage_seconds_single_replica: Some(2.0),
             max_replicas: 4,
@@ -174,7 +186,8 @@ mod tests {
         verdict.judge(PROMISES);
         assert!(verdict.ok, "{:?}", verdict.broken);
         type Breaks = fn(&mut Verdict);
-        let breaks: [(&str, Breaks); 6] = [
+        let breaks: [(&str, Breaks); 7] = [
+            ("not reached", |v| v.replace_seconds = None),
             ("requests failed", |v| v.failed_requests = 1),
             ("sessions were lost", |v| v.lost_sessions = 1),
             ("took 11.0 s", |v| v.outage_seconds_single_replica = Some(11.0)),

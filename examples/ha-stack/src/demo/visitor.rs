@@ -15,9 +15,10 @@ use crate::load;
 /// What the site shows a user who is logged in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct View {
-    /// Who is logged in.
-    pub user: String,
+    /// Who is logged in; `None` where the site knows nobody.
+    pub user: Option<String>,
     /// Views counted for this session.
+    #[serde(default)]
     pub views: u64,
     /// The replica that answered.
     pub instance: String,
@@ -83,8 +84,10 @@ impl Visitor {
         let answer = self.http.get(format!("{}/{page}", self.site)).send().await.map_err(failed)?;
         match answer.status().as_u16() {
             200 => {
-                let view: View = answer.json().await.map_err(failed)?;
-                if view.user == self.name { Ok(view) } else { Err(Miss::LoggedOut) }
+                let body = answer.bytes().await.map_err(failed)?;
+                let view: View =
+                    serde_json::from_slice(&body).map_err(|_| Miss::Failed("unreadable answer".into()))?;
+                if view.user.as_deref() == Some(self.name.as_str()) { Ok(view) } else { Err(Miss::LoggedOut) }
             }
             401 | 303 => Err(Miss::LoggedOut),
             status => Err(Miss::Failed(format!("status {status}"))),
@@ -123,19 +126,12 @@ pub struct Answer {
 }
 
 impl Ledger {
-    /// The first good answer to a request that was sent at `since` or later.
-    pub fn first_good_after(&self, since: Instant) -> Option<Duration> {
-        let sent_later =
-            self.answers.iter().filter(|a| a.at.checked_sub(a.took).is_some_and(|sent| sent >= since));
-        sent_later.map(|a| a.at.duration_since(since)).min()
-    }
-
-    /// The longest stretch without a good answer between `from` and the last answer.
-    pub fn longest_gap(&self, from: Instant) -> Duration {
-        let mut times: Vec<Instant> = self.answers.iter().map(|a| a.at).filter(|at| *at >= from).collect();
+    /// The longest stretch without a good answer between `from` and `until`.
+    pub fn longest_gap(&self, from: Instant, until: Instant) -> Duration {
+        let within = self.answers.iter().map(|a| a.at).filter(|at| (from..=until).contains(at));
+        let mut times: Vec<Instant> = [from, until].into_iter().chain(within).collect();
         times.sort_unstable();
-        let starts = std::iter::once(from).chain(times.iter().copied());
-        starts.zip(&times).map(|(a, b)| b.duration_since(a)).max().unwrap_or_default()
+        times.iter().zip(times.iter().skip(1)).map(|(a, b)| b.duration_since(*a)).max().unwrap_or_default()
     }
 
     /// Requests without a good answer.
@@ -189,11 +185,14 @@ impl Crowd {
     /// When the count of a visitor can't be read for a long time: then nothing can be said about it.
     pub async fn disperse(mut self) -> Result<Ledger> {
         self.stop.cancel();
+        let mut failed = None;
         while let Some(member) = self.members.join_next().await {
-            member.context("a visitor's task ended early")??;
+            if let Err(error) = member.context("a visitor's task ended early").and_then(|ended| ended) {
+                failed = Some(error);
+            }
         }
         let ledger = std::mem::take(&mut *self.ledger.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(ledger)
+        failed.map_or(Ok(ledger), Err)
     }
 }
 
@@ -241,7 +240,8 @@ async fn visit(
 /// The count that the site has for a visitor; `None` when it no longer knows the visitor.
 async fn recount(visitor: &Visitor) -> Result<Option<u64>> {
     let mut last = String::new();
-    for _ in 0..20 {
+    let deadline = Instant::now() + RECOUNT_DEADLINE;
+    while Instant::now() < deadline {
         match visitor.look().await {
             Ok(view) => return Ok(Some(view.views)),
             Err(Miss::LoggedOut) => return Ok(None),
@@ -249,8 +249,12 @@ async fn recount(visitor: &Visitor) -> Result<Option<u64>> {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    bail!("{}/whoami gave no good answer in 20 tries, the last time: {last}", visitor.site)
+    let seconds = RECOUNT_DEADLINE.as_secs();
+    bail!("{}/whoami gave no good answer for {seconds} s, the last time: {last}", visitor.site)
 }
+
+/// Longer than a request may wait at the gateway, so that a slow answer is not taken for none.
+const RECOUNT_DEADLINE: Duration = Duration::from_secs(25);
 
 #[cfg(test)]
 mod tests {
@@ -268,6 +272,13 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_knows_nobody_is_read_as_such() {
+        let view: View =
+            serde_json::from_str(r#"{"user":null,"views":0,"instance":"a","host":"b"}"#).unwrap();
+        assert_eq!(view.user, None);
+    }
+
+    #[test]
     fn the_gap_counts_from_the_given_moment() {
         let start = Instant::now();
         let answer = |ms| Answer {
@@ -277,10 +288,10 @@ mod tests {
             host: "h1".into(),
         };
         let ledger = Ledger { answers: vec![answer(100), answer(400), answer(500)], ..Ledger::default() };
-        assert_eq!(ledger.longest_gap(start), Duration::from_millis(300));
-        assert_eq!(
-            ledger.first_good_after(start + Duration::from_millis(300)),
-            Some(Duration::from_millis(100))
-        );
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(ledger.longest_gap(start, at(550)), Duration::from_millis(300));
+        // A site that never came back was away until the end.
+        assert_eq!(ledger.longest_gap(start, at(5500)), Duration::from_millis(5000));
+        assert_eq!(Ledger::default().longest_gap(start, at(700)), Duration::from_millis(700));
     }
 }

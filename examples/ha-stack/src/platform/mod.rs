@@ -24,7 +24,7 @@ pub trait Platform: Send + Sync {
     async fn start(&self, progress: &Progress) -> Result<()>;
 
     /// Ends everything that [`Platform::start`] started.
-    async fn stop(&self) -> Result<()>;
+    async fn stop(&self, progress: &Progress) -> Result<()>;
 
     /// The site as users reach it, for example `http://127.0.0.1:8080`.
     fn site(&self) -> String;

@@ -138,7 +138,7 @@ impl Platform for LocalPlatform {
         }
     }
 
-    async fn stop(&self) -> Result<()> {
+    async fn stop(&self, _progress: &Progress) -> Result<()> {
         let Some(running) = self.running.lock().await.take() else { return Ok(()) };
         running.stop.cancel();
         // The reconciler ends first, or it would start what is being ended; the gateway has nobody left to drain for.
@@ -185,7 +185,7 @@ impl Platform for LocalPlatform {
     async fn scale(&self, replicas: u32, hold: Duration) -> Result<()> {
         let running = self.running().await?;
         let mut held = running.hold.lock().await;
-        *held = Some(Hold::until(now() + hold, "scaled by hand"));
+        *held = Some(Hold::until(now().saturating_add(hold), "scaled by hand"));
         running.fleet.scale(replicas).await;
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use lab::Leaders;
 
 use super::SwarmPlatform;
 use crate::platform::Faults;
@@ -43,16 +44,18 @@ impl Faults for SwarmPlatform {
         let lab = self.lab()?;
         let mut leaders = lab.leaders().await;
         for _ in 0..LEADERS_TRIES {
-            // Nobody answers in the middle of an election.
-            match leaders {
-                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-                Ok(_) => break,
+            // In the middle of an election nobody answers, or nobody leads.
+            if let Ok(Leaders { swarm: Some(_), consul: Some(_), redis: Some(_), .. }) = &leaders {
+                break;
             }
+            tokio::time::sleep(Duration::from_secs(1)).await;
             leaders = lab.leaders().await;
         }
         let leaders = leaders?;
+        // The gateway that the users of the story go through stays too.
+        let front = lab.hosts().iter().find(|host| host.addr == self.front).map(|host| host.name.clone());
         let mut hosts: Vec<String> =
-            [leaders.swarm, leaders.consul, leaders.redis].into_iter().flatten().collect();
+            [leaders.swarm, leaders.consul, leaders.redis, front].into_iter().flatten().collect();
         hosts.sort();
         hosts.dedup();
         Ok(hosts)
@@ -74,11 +77,7 @@ impl Faults for SwarmPlatform {
     }
 
     async fn power_on(&self, host: &str) -> Result<()> {
-        let lab = self.lab()?;
-        // Its future can't move between threads; it stays on this one.
-        let on =
-            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(lab.power_on(host)));
-        Ok(on?)
+        Ok(self.lab()?.power_on(host).await?)
     }
 
     fn caveat(&self) -> Option<&'static str> {

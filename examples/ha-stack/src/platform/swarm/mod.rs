@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use autoscaler::controller::now;
-use swarm_client::Node;
+use swarm_client::{Node, Service, Task};
 
 use super::{Decided, Faults, GatewayStatus, Host, Platform, Replica, StackSpec, Status};
 use crate::images::{Bundle, engines};
@@ -36,8 +35,8 @@ pub struct SwarmPlatform {
     engines: BTreeMap<String, String>,
     /// The host whose gateway the story goes through: the Swarm's leader, which is never the one that loses power.
     front: IpAddr,
-    /// Whether the stack in this Swarm is ours to end.
-    ours: AtomicBool,
+    /// The value of our services' label: what another run started is not ours to end.
+    run: String,
     #[cfg(target_os = "linux")]
     lab: Option<lab_faults::LabFaults>,
 }
@@ -79,7 +78,7 @@ impl SwarmPlatform {
             swarm,
             consul,
             front,
-            ours: AtomicBool::new(false),
+            run: format!("{:016x}", rand::random::<u64>()),
         })
     }
 
@@ -87,13 +86,52 @@ impl SwarmPlatform {
         format!("{host}:{}", services::ADMIN_PORT)
     }
 
+    /// The view of the front gateway; of another one where that is gone.
     async fn seen(&self) -> Result<LoadSeen> {
-        LoadSeen::fetch(&self.http, &Self::admin(self.front)).await
+        let front = LoadSeen::fetch(&self.http, &Self::admin(self.front)).await;
+        if front.is_ok() {
+            return front;
+        }
+        for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_ready()) {
+            if let Some(ip) = node.addr().filter(|ip| *ip != self.front)
+                && let Ok(seen) = LoadSeen::fetch(&self.http, &Self::admin(ip)).await
+            {
+                return Ok(seen);
+            }
+        }
+        front
     }
 
-    async fn existing(&self) -> Result<Vec<String>> {
+    /// The stack's services in this Swarm, of whatever run: name, and the run that made it.
+    async fn existing(&self) -> Result<BTreeMap<String, String>> {
         let services = self.swarm.services().list_labelled(labels::STACK).await?;
-        Ok(services.iter().map(|service| service.name().to_owned()).collect())
+        let run = |service: &Service| service.label(labels::STACK).unwrap_or_default().to_owned();
+        Ok(services.iter().map(|service| (service.name().to_owned(), run(service))).collect())
+    }
+
+    /// The services of this run that are still there.
+    async fn ours(&self) -> Result<Vec<String>> {
+        let existing = self.existing().await?.into_iter();
+        Ok(existing.filter(|(_, run)| *run == self.run).map(|(name, _)| name).collect())
+    }
+
+    /// Every node must be a manager that we can put images on.
+    async fn check_nodes(&self) -> Result<()> {
+        let nodes = self.swarm.nodes().list().await?;
+        let workers: Vec<&str> = nodes.iter().filter(|node| !node.is_manager()).map(Node::hostname).collect();
+        ensure!(
+            workers.is_empty(),
+            "the nodes {} are workers: a registrar asks the engine of its own host for tasks, which only a manager \
+             answers; promote them with `docker node promote`",
+            workers.join(", ")
+        );
+        ensure!(
+            self.engines.len() >= nodes.len(),
+            "the Swarm has {} nodes, and --engines (HA_STACK_ENGINES) names {} of their engines: each needs the images",
+            nodes.len(),
+            self.engines.len()
+        );
+        Ok(())
     }
 
     async fn wait_for_site(&self) -> Result<()> {
@@ -109,28 +147,35 @@ impl SwarmPlatform {
         bail!("the services run, but {} does not answer: {last}", self.site())
     }
 
-    /// Removes a service and waits until no task of it is left.
-    async fn remove(&self, service: &str) -> Result<()> {
-        match self
-            .swarm
-            .services()
-            .get_opt(service)
-            .await?
-            .filter(|found| found.label(labels::STACK).is_some())
-        {
-            None => return Ok(()),
-            Some(found) => {
+    /// Removes services, if they are of this run, and waits until no task of theirs is left on a host that answers.
+    async fn remove(&self, services: &[String]) -> Result<()> {
+        let ours = self.ours().await?;
+        let mut ids = Vec::new();
+        for service in services.iter().filter(|service| ours.contains(service)) {
+            if let Some(found) = self.swarm.services().get_opt(service).await? {
                 self.swarm.services().remove(service).await?;
-                for _ in 0..REMOVE_TRIES {
-                    let tasks = self.swarm.tasks().list().await?;
-                    if !tasks.iter().any(|task| task.service_id == *found.id()) {
-                        return Ok(());
-                    }
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
+                ids.push(found.id().clone());
             }
         }
-        bail!("tasks of {service} are still there, although the service was removed")
+        let mut left = Vec::new();
+        for _ in 0..REMOVE_TRIES {
+            // The tasks of a host without power are listed for a day; they are not running.
+            let (tasks, nodes) = (self.swarm.tasks().list().await?, self.swarm.nodes().list().await?);
+            let down = |task: &Task| {
+                let node = nodes.iter().find(|node| task.node_id.as_ref() == Some(node.id()));
+                node.is_none_or(Node::is_down)
+            };
+            left = tasks.into_iter().filter(|task| ids.contains(&task.service_id) && !down(task)).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        bail!(
+            "{} tasks of {} are still there, although the services were removed",
+            left.len(),
+            services.join(", ")
+        )
     }
 
     async fn gateways(&self, nodes: &[Node]) -> Vec<GatewayStatus> {
@@ -153,6 +198,18 @@ impl SwarmPlatform {
     }
 }
 
+/// Why a service is not scaled by hand.
+#[derive(Debug)]
+struct Refusal(&'static str);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 #[async_trait]
 impl Platform for SwarmPlatform {
     fn name(&self) -> &'static str {
@@ -164,24 +221,29 @@ impl Platform for SwarmPlatform {
         ensure!(
             there.is_empty(),
             "a stack is in this Swarm already ({}): end the `ha-stack up` that runs it, or remove the services",
-            there.join(", ")
+            there.into_keys().collect::<Vec<_>>().join(", ")
         );
         let redis = self.backends.redis.as_ref();
         let redis = redis.context("the platform swarm keeps sessions in Redis: set --redis (REDIS_URL)")?;
         let store =
             session_store::connect(redis.expose()).await.context("--redis (REDIS_URL) can't be used")?;
+        ensure!(
+            store.is_shared(),
+            "--redis (REDIS_URL) names a store of one machine: replicas on several hosts need Redis"
+        );
         let health = tokio::time::timeout(HEALTH_DEADLINE, store.health()).await;
         health
             .map_err(anyhow::Error::from)
             .and_then(|answer| Ok(answer?))
             .context("Redis (--redis, REDIS_URL) does not answer: is it running?")?;
 
+        self.spec.policy().validate().context("the scaling policy was refused")?;
+        self.check_nodes().await?;
         let bundle = Bundle::of_this_program()?;
         engines::load(&bundle, &self.engines, progress).await?;
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
 
-        self.ours.store(true, Ordering::Relaxed);
-        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token.as_ref());
+        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token.as_ref(), &self.run);
         for spec in &roles {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
         }
@@ -189,7 +251,12 @@ impl Platform for SwarmPlatform {
             let step = progress.step(format!("service {}", spec.name));
             let rollout = self.swarm.services().rollout(&spec.name).stable_for(STABLE_FOR);
             let outcome = rollout.wait(ROLLOUT_DEADLINE).await?;
-            ensure!(outcome.is_success(), "service {}: {outcome}", spec.name);
+            ensure!(
+                outcome.is_success(),
+                "service {}: {outcome}; `docker service logs {}` says more",
+                spec.name,
+                spec.name
+            );
             step.done(outcome);
         }
         let step = progress.step(format!("the site at {}", self.site()));
@@ -198,27 +265,29 @@ impl Platform for SwarmPlatform {
         Ok(())
     }
 
-    async fn stop(&self) -> Result<()> {
-        if !self.ours.load(Ordering::Relaxed) {
+    async fn stop(&self, progress: &Progress) -> Result<()> {
+        if self.ours().await?.is_empty() {
             // What runs there was started by somebody else.
             return Ok(());
         }
         // The site first, while the registrars still take its replicas out of Consul; the gateways and scalers take
         // care of themselves.
-        let mut failed = None;
-        for service in services::in_order_of_removal(&self.spec.service) {
-            if let Err(error) = self.remove(&service).await {
-                failed = Some(error);
-            }
-            if service == self.spec.service {
-                tokio::time::sleep(REGISTRAR_ROUND).await;
-            }
-        }
+        let step = progress.step(format!("removing {}", self.spec.service));
+        self.remove(std::slice::from_ref(&self.spec.service)).await?;
+        tokio::time::sleep(REGISTRAR_ROUND).await;
+        step.done("gone");
+        let roles = self.ours().await?;
+        let step = progress.step(format!("removing {}", roles.join(", ")));
+        self.remove(&roles).await?;
         // A creation that was under way when we were interrupted may have come to pass since.
-        for service in self.existing().await? {
-            self.remove(&service).await?;
+        let late = self.ours().await?;
+        self.remove(&late).await?;
+        step.done("gone");
+        for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_down()) {
+            let host = node.hostname();
+            progress.line(format!("{host} has no power; in a lab `lab power-on {host}` gives it back"));
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     fn site(&self) -> String {
@@ -266,7 +335,10 @@ impl Platform for SwarmPlatform {
     async fn scale(&self, replicas: u32, hold: Duration) -> Result<()> {
         let until = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_add(hold).as_secs();
         let services = self.swarm.services();
-        let scaled = services.try_modify(&self.spec.service, |_, spec| {
+        let scaled = services.try_modify(&self.spec.service, |service, spec| {
+            if service.label(labels::STACK).is_none() {
+                return Err(NOT_OURS);
+            }
             spec.labels.insert(labels::HOLD_UNTIL.into(), until.to_string());
             if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(NOT_REPLICATED) }
         });
@@ -296,7 +368,8 @@ impl Platform for SwarmPlatform {
     }
 }
 
-const NOT_REPLICATED: std::io::ErrorKind = std::io::ErrorKind::Unsupported;
+const NOT_REPLICATED: Refusal = Refusal("it is not a replicated service");
+const NOT_OURS: Refusal = Refusal("it is not a service of this stack");
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.

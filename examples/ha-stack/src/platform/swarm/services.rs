@@ -20,22 +20,17 @@ pub(super) fn all(
     bundle: &Bundle,
     redis: &Secret,
     consul_token: Option<&Secret>,
+    run: &str,
 ) -> Vec<ServiceSpec> {
-    let roles = [registrar(bundle), gateway(spec, bundle), scaler(spec, bundle)];
-    let mut all = vec![web(spec, bundle, redis)];
-    all.extend(roles.into_iter().map(|role| match consul_token {
-        Some(token) => role.env("CONSUL_HTTP_TOKEN", token.expose()).build(),
-        None => role.build(),
-    }));
-    all
+    let web = web(spec, bundle, redis);
+    let mut roles = vec![registrar(bundle), gateway(spec, bundle), scaler(spec, bundle)];
+    if let Some(token) = consul_token {
+        roles = roles.into_iter().map(|role| role.env("CONSUL_HTTP_TOKEN", token.expose())).collect();
+    }
+    std::iter::once(web).chain(roles).map(|service| service.label(labels::STACK, run).build()).collect()
 }
 
-/// The site goes first, so that it is taken out of Consul by registrars that still run.
-pub(super) fn in_order_of_removal(site: &str) -> [String; 4] {
-    [site.to_owned(), SCALER.to_owned(), labels::GATEWAYS.to_owned(), REGISTRAR.to_owned()]
-}
-
-fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> ServiceSpec {
+fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> Builder {
     ServiceSpec::builder(&spec.service, bundle.reference("web"))
         .replicas(spec.min.into())
         .args([
@@ -52,12 +47,10 @@ fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> ServiceSpec {
         // The host's own port: the gateway knows every task, and no mesh stands between.
         .publish_host(SITE_PORT, None)
         .dnsrr()
-        .label(labels::STACK, "1")
         .label(labels::CHECK, "/healthz")
         .restart_delay(Duration::ZERO)
         // Longer than the drain period, so that Swarm's SIGKILL finds nobody.
         .stop_grace(spec.drain + STOP_GRACE)
-        .build()
 }
 
 type Builder = swarm_client::ServiceSpecBuilder;
@@ -67,7 +60,9 @@ fn registrar(bundle: &Bundle) -> Builder {
 }
 
 fn gateway(spec: &StackSpec, bundle: &Bundle) -> Builder {
-    role(labels::GATEWAYS, bundle.reference("gateway")).global().args([
+    let role = role(labels::GATEWAYS, bundle.reference("gateway")).global();
+    // Requests that wait for a replica are waited for too.
+    role.stop_grace(spec.wait + GATEWAY_DRAIN).args([
         "--service".to_owned(),
         spec.service.clone(),
         "--listen".to_owned(),
@@ -103,7 +98,6 @@ fn role(name: &str, image: String) -> Builder {
     ServiceSpec::builder(name, image)
         .network_host()
         .env("RUST_LOG", "info")
-        .label(labels::STACK, "1")
         .restart_delay(Duration::from_secs(1))
         .stop_grace(STOP_GRACE)
 }
@@ -113,3 +107,5 @@ const SCALER: &str = "ha-scaler";
 const SOCKET: &str = "/var/run/docker.sock";
 const SITE_PORT: u16 = 8080;
 const STOP_GRACE: Duration = Duration::from_secs(15);
+/// The gateway serves on for 2 s, then gives what is in flight 20 s.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(25);
