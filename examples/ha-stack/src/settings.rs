@@ -1,6 +1,7 @@
 //! Settings that several commands share: from flags first, then from the usual environment variables.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -18,13 +19,19 @@ pub enum PlatformName {
 #[derive(Args, Clone, Debug, Default)]
 pub struct Backends {
     /// A manager's Docker API: unix:///run/docker.sock or tcp://HOST:2375
-    #[arg(long, env = "DOCKER_HOST", value_name = "URL", global = true)]
+    #[arg(long, env = "DOCKER_HOST", value_name = "URL", hide_env_values = true, global = true)]
     pub docker_host: Option<String>,
     /// Every engine of the cluster, for images and for the loss of a manager: h1=tcp://ADDR:2375,h2=...
-    #[arg(long, env = "HA_STACK_ENGINES", value_name = "NAME=URL,...", global = true)]
+    #[arg(
+        long,
+        env = "HA_STACK_ENGINES",
+        value_name = "NAME=URL,...",
+        hide_env_values = true,
+        global = true
+    )]
     pub engines: Option<String>,
     /// A Consul agent
-    #[arg(long, env = "CONSUL_HTTP_ADDR", value_name = "URL", global = true)]
+    #[arg(long, env = "CONSUL_HTTP_ADDR", value_name = "URL", hide_env_values = true, global = true)]
     pub consul: Option<String>,
     /// The token for Consul
     #[arg(long, env = "CONSUL_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
@@ -58,13 +65,37 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Backends {
+    /// A manager's address; an empty setting is none.
+    fn docker_host(&self) -> Option<&str> {
+        self.docker_host.as_deref().filter(|url| !url.trim().is_empty())
+    }
+
+    /// The session store's URL.
+    pub fn redis(&self) -> Option<&Secret> {
+        self.redis.as_ref().filter(|url| !url.expose().trim().is_empty())
+    }
+
+    /// The token for Consul.
+    pub fn consul_token(&self) -> Option<&Secret> {
+        self.consul_token.as_ref().filter(|token| !token.expose().trim().is_empty())
+    }
+
+    /// Consul's address as it may be shown.
+    pub fn consul_shown(&self) -> String {
+        shown(self.consul_address())
+    }
+
+    fn consul_address(&self) -> &str {
+        self.consul.as_deref().filter(|url| !url.trim().is_empty()).unwrap_or(DEFAULT_CONSUL)
+    }
+
     /// The engines by name; with no list, the one of `--docker-host` under the name `engine`.
     ///
     /// # Errors
     /// When an entry is not `NAME=URL`.
     pub fn engines(&self) -> Result<BTreeMap<String, String>> {
         let Some(list) = self.engines.as_deref().filter(|list| !list.trim().is_empty()) else {
-            let one = self.docker_host.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
+            let one = self.docker_host().unwrap_or(DEFAULT_SOCKET).to_owned();
             return Ok(BTreeMap::from([("engine".into(), one)]));
         };
         let mut engines = BTreeMap::new();
@@ -73,7 +104,8 @@ impl Backends {
                 entry.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty())
             else {
                 bail!(
-                    "--engines (HA_STACK_ENGINES) has the entry {entry:?}; write NAME=URL, for example h1=tcp://198.18.0.11:2375"
+                    "--engines (HA_STACK_ENGINES) has the entry {:?}; write NAME=URL, for example h1=tcp://198.18.0.11:2375",
+                    shown(entry)
                 );
             };
             if engines.insert(name.to_owned(), url.to_owned()).is_some() {
@@ -88,17 +120,17 @@ impl Backends {
     /// # Errors
     /// When no engine can be reached, with the setting, its value and what to do.
     pub async fn swarm(&self) -> Result<swarm_client::Client> {
-        let mut endpoints: Vec<String> = self.docker_host.iter().cloned().collect();
-        endpoints.extend(self.engines()?.into_values().filter(|url| Some(url) != self.docker_host.as_ref()));
-        let mut builder = swarm_client::Client::builder();
+        let mut endpoints: Vec<String> = self.docker_host().iter().map(|url| (*url).to_owned()).collect();
+        endpoints
+            .extend(self.engines()?.into_values().filter(|url| Some(url.as_str()) != self.docker_host()));
+        // A manager that was cut off holds a request for 20 s; another one answers sooner.
+        let mut builder = swarm_client::Client::builder().request_timeout(REQUEST_TIMEOUT);
         for endpoint in &endpoints {
             builder = builder.endpoint(endpoint.as_str());
         }
         builder.connect().await.with_context(|| {
-            format!(
-                "no Docker engine at {} (--docker-host, DOCKER_HOST): is one running there?",
-                endpoints.join(", ")
-            )
+            let tried = endpoints.iter().map(|url| shown(url)).collect::<Vec<_>>().join(", ");
+            format!("no Docker engine at {tried} (--docker-host, DOCKER_HOST): is one running there?")
         })
     }
 
@@ -107,25 +139,25 @@ impl Backends {
     /// # Errors
     /// When the address is not one.
     pub fn consul(&self) -> Result<consul_client::Client> {
-        let address = self.consul.as_deref().unwrap_or(DEFAULT_CONSUL);
-        self.consul_at(address)
-    }
-
-    /// A client of another Consul agent, with the same token.
-    ///
-    /// # Errors
-    /// When the address is not one.
-    pub fn consul_at(&self, address: &str) -> Result<consul_client::Client> {
-        let mut builder = consul_client::Client::builder().address(address);
-        if let Some(token) = &self.consul_token {
+        let mut builder = consul_client::Client::builder().address(self.consul_address());
+        if let Some(token) = self.consul_token() {
             builder = builder.token(token.expose());
         }
-        builder.build().with_context(|| format!("--consul (CONSUL_HTTP_ADDR) is {address:?}"))
+        builder.build().with_context(|| format!("--consul (CONSUL_HTTP_ADDR) is {:?}", self.consul_shown()))
+    }
+}
+
+/// An address without the user and password that may stand in it.
+pub fn shown(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
     }
 }
 
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -148,5 +180,23 @@ mod tests {
     fn secrets_are_not_shown() {
         let backends = Backends { redis: Some("redis://:hunter2@h:1".into()), ..Backends::default() };
         assert!(!format!("{backends:?}").contains("hunter2"));
+        assert_eq!(shown("http://admin:hunter2@h:8500"), "http://…@h:8500");
+        assert_eq!(shown("tcp://h:2375"), "tcp://h:2375");
+        let bad = Backends { consul: Some("ftp://admin:hunter2@h:1".into()), ..Backends::default() };
+        let error = format!("{:#}", bad.consul().unwrap_err());
+        assert!(!error.contains("hunter2") && error.contains("--consul"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_setting_is_none() {
+        let empty = Backends {
+            docker_host: Some(String::new()),
+            consul: Some(String::new()),
+            redis: Some("".into()),
+            ..Backends::default()
+        };
+        assert_eq!(empty.engines().unwrap().into_values().collect::<Vec<_>>(), [DEFAULT_SOCKET]);
+        assert_eq!(empty.consul_shown(), DEFAULT_CONSUL);
+        assert_eq!(empty.redis(), None);
     }
 }

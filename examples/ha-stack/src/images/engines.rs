@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Bundle, IMAGES};
 use crate::progress::Progress;
+use crate::settings::shown;
 
 /// Builds each image on each engine that has it not, all engines at once.
 ///
@@ -28,7 +29,7 @@ pub async fn load(bundle: &Bundle, engines: &BTreeMap<String, String>, progress:
         let (name, url, contexts) = (name.clone(), url.clone(), contexts.clone());
         loads.spawn(async move {
             let built = load_one(&url, &contexts).await;
-            built.with_context(|| format!("the images can't be put on the engine {name} at {url}"))
+            built.with_context(|| format!("the images can't be put on the engine {name} at {}", shown(&url)))
         });
     }
     let mut built = 0;

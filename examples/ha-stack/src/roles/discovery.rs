@@ -17,9 +17,16 @@ pub struct Feed {
 impl Feed {
     /// The updates that lead from the last answer to this one. A replica that is no longer listed gets nothing new, and
     /// is forgotten when it has answered what it was asked.
+    ///
+    /// An answer without a single replica changes nothing: checks that fail everywhere at once (a busy machine, a
+    /// session store that is away) are no reason to give up replicas that may still answer. The gateway's own probes
+    /// find out which do, and the next replica that Consul lists replaces those that are gone.
     pub fn updates(&mut self, entries: &[ServiceEntry]) -> Vec<Update> {
         let next: BTreeMap<String, Endpoint> =
             entries.iter().filter_map(endpoint).map(|e| (e.id.as_str().to_owned(), e)).collect();
+        if next.is_empty() {
+            return Vec::new();
+        }
         let gone = self.known.keys().filter(|id| !next.contains_key(*id));
         let removed = gone.map(|id| Update::Remove(EndpointId::new(id)));
         let added = next.iter().filter(|(id, endpoint)| self.known.get(*id) != Some(*endpoint));
@@ -65,6 +72,18 @@ mod tests {
         let address = "198.18.0.11:3".parse().unwrap();
         let moved = Update::Add(Endpoint::new("b", address).host("h1"));
         assert_eq!(next, [moved, Update::Remove(EndpointId::new("a"))]);
+    }
+
+    #[test]
+    fn an_empty_answer_keeps_what_is_known_until_a_replica_is_listed_again() {
+        let mut feed = Feed::default();
+        feed.updates(&[entry("a", 1)]);
+        assert!(feed.updates(&[]).is_empty());
+        let next = feed.updates(&[entry("b", 2)]);
+        assert!(
+            matches!(&next[..], [Update::Add(_), Update::Remove(gone)] if gone.as_str() == "a"),
+            "{next:?}"
+        );
     }
 
     #[test]

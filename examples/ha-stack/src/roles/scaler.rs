@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use autoscaler::Reading;
 use autoscaler::controller::{Controller, Held, Lease, LeaseError, SignalSource, Term, now};
+use autoscaler::{Reading, SignalPolicy, Target};
 use clap::Args;
+use consul_client::Status;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::LoadSeen;
@@ -57,8 +59,8 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     let swarm = backends.swarm().await?;
     let controller = Controller::new(
         &args.service,
-        spec.policy(),
-        Arc::new(Gateways { consul: consul.clone(), http: load::client(Duration::from_secs(2))? }),
+        spec.policy().signal(SignalPolicy::new(UNSEEN, Target::AveragePerInstance(spec.target_in_flight))),
+        Arc::new(Gateways { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? }),
         Arc::new(SwarmTarget::new(swarm, &args.service)),
         Arc::new(ConsulLease {
             consul: consul.clone(),
@@ -85,38 +87,77 @@ fn lock_key(service: &str) -> String {
     format!("ha-stack/scaler/{service}/leader")
 }
 
-/// Requests in flight, summed over all gateways that Consul lists.
+/// Requests in flight at the gateways that Consul knows.
+///
+/// Two signals: the sum over the gateways that answered, and what is in flight at those that did not. The second is
+/// zero when all answered, and unknown otherwise: then replicas may be added for what is seen, and none is removed.
 struct Gateways {
     consul: consul_client::Client,
     http: reqwest::Client,
 }
 
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    sum: u64,
+    answered: usize,
+    silent: Vec<String>,
+}
+
 impl Gateways {
-    async fn in_flight(&self) -> Result<Option<f64>> {
-        let gateways = self.consul.health().service(labels::GATEWAYS).passing().list().await?.value;
-        let asked = gateways.iter().map(|gateway| async move {
-            let port = gateway.service.meta.get(labels::META_ADMIN_PORT);
-            let port = port.with_context(|| format!("{} does not say its admin port", gateway.service.id))?;
-            LoadSeen::fetch(&self.http, &format!("{}:{port}", gateway.address())).await
+    async fn look(&self) -> Result<Seen> {
+        let registered = self.consul.health().service(labels::GATEWAYS).list().await?.value;
+        // A gateway that fails its check may just have too much to do; only its host's end takes it out of the sum.
+        let there = registered.iter().filter(|gateway| {
+            !gateway
+                .checks
+                .iter()
+                .any(|check| check.check_id == HOST_CHECK && check.status == Status::Critical)
         });
-        let mut sum = 0;
-        for seen in futures_util::future::join_all(asked).await {
-            // One silent gateway makes the sum unknown, not smaller.
-            sum += seen?.in_flight;
+        let asked = there.map(|gateway| async move {
+            let port = gateway.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
+            let seen = LoadSeen::fetch(&self.http, &format!("{}:{port}", gateway.address())).await;
+            (gateway.node.node.clone(), seen)
+        });
+        let mut seen = Seen::default();
+        for (host, answer) in futures_util::future::join_all(asked).await {
+            match answer {
+                Ok(load) => {
+                    seen.sum += load.in_flight;
+                    seen.answered += 1;
+                }
+                Err(error) => {
+                    tracing::debug!(%host, error = format!("{error:#}"), "a gateway is silent");
+                    seen.silent.push(host);
+                }
+            }
         }
-        Ok((!gateways.is_empty()).then_some(sum as f64))
+        Ok(seen)
+    }
+}
+
+impl Seen {
+    fn readings(&self, at: Duration) -> Vec<(String, Reading)> {
+        let sum = match (self.answered, self.silent.len()) {
+            (0, 0) => Reading::NoData,
+            (0, _) => Reading::error(format!("no answer from the gateways on {}", self.silent.join(", "))),
+            _ => Reading::value(self.sum as f64, at),
+        };
+        let unseen = if self.silent.is_empty() {
+            Reading::value(0.0, at)
+        } else {
+            Reading::error(format!("no answer from the gateways on {}", self.silent.join(", ")))
+        };
+        vec![(IN_FLIGHT.into(), sum), (UNSEEN.into(), unseen)]
     }
 }
 
 #[async_trait]
 impl SignalSource for Gateways {
     async fn read(&self, _service: &str) -> Vec<(String, Reading)> {
-        let reading = match self.in_flight().await {
-            Ok(Some(sum)) => Reading::value(sum, now()),
-            Ok(None) => Reading::NoData,
-            Err(error) => Reading::error(format!("{error:#}")),
-        };
-        vec![(IN_FLIGHT.into(), reading)]
+        match self.look().await {
+            Ok(seen) => seen.readings(now()),
+            Err(error) => vec![(IN_FLIGHT.into(), Reading::error(format!("{error:#}")))],
+        }
     }
 }
 
@@ -124,7 +165,7 @@ impl SignalSource for Gateways {
 struct ConsulLease {
     consul: consul_client::Client,
     key: String,
-    held: Mutex<Option<CancellationToken>>,
+    held: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
 }
 
 #[async_trait]
@@ -135,15 +176,14 @@ impl Lease for ConsulLease {
             lock.map_err(|e| LeaseError::unavailable(format!("acquiring the Consul lock {}", self.key), e))?;
         let held = Held { term: Term(lock.fence().0), lost: CancellationToken::new() };
         let release = CancellationToken::new();
-        *self.held.lock().await = Some(release.clone());
-        let lost = held.lost.clone();
-        tokio::spawn(async move {
+        let (lost, told) = (held.lost.clone(), release.clone());
+        let keeper = tokio::spawn(async move {
             tokio::select! {
                 why = lock.lost() => {
                     tracing::warn!(%why, "no longer the leader");
                     lost.cancel();
                 }
-                () = release.cancelled() => {
+                () = told.cancelled() => {
                     lost.cancel();
                     if let Err(error) = lock.release().await {
                         tracing::warn!(%error, "the leader's lock was not released; it ends with its session");
@@ -151,12 +191,15 @@ impl Lease for ConsulLease {
                 }
             }
         });
+        *self.held.lock().await = Some((release, keeper));
         Ok(held)
     }
 
     async fn release(&self, _held: &Held) {
-        if let Some(release) = self.held.lock().await.take() {
+        if let Some((release, keeper)) = self.held.lock().await.take() {
             release.cancel();
+            // Returns when the lock is free: this process may end right after.
+            let _ = keeper.await;
         }
     }
 }
@@ -165,3 +208,30 @@ impl Lease for ConsulLease {
 const LOCK_TTL: Duration = Duration::from_secs(10);
 /// Two leaders at once are harmless, for the older one's term is refused: no need for the default of 15 s.
 const LOCK_DELAY: Duration = Duration::from_secs(1);
+/// A gateway that takes longer is silent; well below the time that the controller gives all signals together.
+const GATEWAY_TIMEOUT: Duration = Duration::from_millis(250);
+/// What is in flight at gateways that did not answer: zero, or unknown.
+const UNSEEN: &str = "in_flight_unseen";
+/// Consul's own check of a host.
+const HOST_CHECK: &str = "serfHealth";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_gateway_adds_nothing_and_forbids_removal() {
+        let at = Duration::from_secs(9);
+        let all = Seen { sum: 7, answered: 2, silent: Vec::new() }.readings(at);
+        assert_eq!(
+            all,
+            [(IN_FLIGHT.into(), Reading::value(7.0, at)), (UNSEEN.into(), Reading::value(0.0, at))]
+        );
+        let some = Seen { sum: 7, answered: 1, silent: vec!["h2".into()] }.readings(at);
+        assert_eq!(some[0].1, Reading::value(7.0, at));
+        assert!(matches!(&some[1].1, Reading::Error(why) if why.contains("h2")), "{some:?}");
+        let none = Seen { sum: 0, answered: 0, silent: vec!["h2".into()] }.readings(at);
+        assert!(matches!(&none[0].1, Reading::Error(_)), "{none:?}");
+        assert_eq!(Seen::default().readings(at)[0].1, Reading::NoData);
+    }
+}

@@ -57,7 +57,7 @@ impl SwarmPlatform {
         );
         let consul = backends.consul()?;
         let leader = consul.status().leader().await;
-        let address = backends.consul.as_deref().unwrap_or("http://127.0.0.1:8500");
+        let address = backends.consul_shown();
         let leader = leader.with_context(|| {
             format!(
                 "Consul at {address} (--consul, CONSUL_HTTP_ADDR) does not answer: is an agent running there?"
@@ -70,7 +70,7 @@ impl SwarmPlatform {
             .with_context(|| format!("the Swarm at {endpoint} does not say the address of its leader"))?;
         Ok(Self {
             engines: backends.engines()?,
-            http: load::client(Duration::from_secs(3))?,
+            http: load::client(Duration::from_secs(1))?,
             #[cfg(target_os = "linux")]
             lab: lab_faults::LabFaults::of(front)?,
             spec,
@@ -223,7 +223,7 @@ impl Platform for SwarmPlatform {
             "a stack is in this Swarm already ({}): end the `ha-stack up` that runs it, or remove the services",
             there.into_keys().collect::<Vec<_>>().join(", ")
         );
-        let redis = self.backends.redis.as_ref();
+        let redis = self.backends.redis();
         let redis = redis.context("the platform swarm keeps sessions in Redis: set --redis (REDIS_URL)")?;
         let store =
             session_store::connect(redis.expose()).await.context("--redis (REDIS_URL) can't be used")?;
@@ -243,7 +243,7 @@ impl Platform for SwarmPlatform {
         engines::load(&bundle, &self.engines, progress).await?;
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
 
-        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token.as_ref(), &self.run);
+        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token(), &self.run);
         for spec in &roles {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
         }
