@@ -5,12 +5,12 @@ use axum::http::HeaderValue;
 use session_store::{CookieConfig, SessionLayer, SessionStore};
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 
 /// An instance: its names, its store, and whether it is ready. Clones share it.
 #[derive(Clone, Debug)]
@@ -23,14 +23,19 @@ struct Inner {
     settings: Settings,
     store: Arc<dyn SessionStore>,
     draining: AtomicBool,
-    checked: Mutex<Option<Checked>>,
+    checked: Mutex<Checked>,
+    done: Notify,
 }
 
-/// The last look at the store.
-#[derive(Clone, Copy, Debug)]
+/// What is known of the store.
+#[derive(Clone, Copy, Debug, Default)]
 struct Checked {
-    when: Instant,
+    /// When it was asked last.
+    asked: Option<Instant>,
+    /// When it answered well last.
     answered: Option<Instant>,
+    /// Whether it is being asked.
+    asking: bool,
     ready: bool,
 }
 
@@ -49,7 +54,13 @@ impl AppState {
     /// An instance over a store. [`Settings::session`] is not looked at.
     #[must_use]
     pub fn new(settings: Settings, store: Arc<dyn SessionStore>) -> Self {
-        let inner = Inner { settings, store, draining: AtomicBool::new(false), checked: Mutex::default() };
+        let inner = Inner {
+            settings,
+            store,
+            draining: AtomicBool::new(false),
+            checked: Mutex::default(),
+            done: Notify::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -76,7 +87,8 @@ impl AppState {
         self.inner.draining.load(Ordering::Acquire)
     }
 
-    /// Whether the instance wants requests. The store is asked at most once a second, however many probes there are, and for less than a second.
+    /// Whether the instance wants requests. The store is asked at most once a second, however many probes there are, and by a task of
+    /// its own: a store that is silent keeps no probe waiting, and a probe that gives up takes nothing with it.
     ///
     /// A store that was there and is away for a moment leaves the instance ready: requests wait through an election, and if every instance
     /// turned not ready for its length, a gateway would have none to send them to.
@@ -84,28 +96,26 @@ impl AppState {
         if self.is_draining() {
             return Readiness::Draining;
         }
-        let mut checked = self.inner.checked.lock().await;
-        let ready = match *checked {
-            Some(last) if last.when.elapsed() < CHECK_EVERY => last.ready,
-            last => {
-                let health = tokio::time::timeout(CHECK_DEADLINE, self.inner.store.health()).await;
-                let when = Instant::now();
-                let answered = match health {
-                    Ok(Ok(())) => Some(when),
-                    _ => last.and_then(|last| last.answered),
-                };
-                let ready = answered.is_some_and(|answered| answered.elapsed() < ELECTION);
-                if last.is_none_or(|last| last.ready != ready) {
-                    match health {
-                        Ok(Ok(())) => tracing::info!("ready: the session store answers"),
-                        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
-                        Err(_) => tracing::warn!("not ready: the session store's health check took too long"),
-                    }
-                }
-                *checked = Some(Checked { when, answered, ready });
-                ready
-            }
+        let done = self.inner.done.notified();
+        tokio::pin!(done);
+        done.as_mut().enable();
+        let (ask, asking) = {
+            let mut checked = self.inner.checked();
+            let due = checked.asked.is_none_or(|asked| asked.elapsed() >= CHECK_EVERY);
+            let ask = due && !checked.asking;
+            checked.asking |= ask;
+            (ask, checked.asking)
         };
+        if ask {
+            let inner = self.inner.clone();
+            tokio::spawn(async move { inner.check().await });
+        }
+        if asking {
+            // Usually the answer is there at once; otherwise the last one counts.
+            let _ = tokio::time::timeout(PROMPT, done).await;
+        }
+        let answered = self.inner.checked().answered;
+        let ready = answered.is_some_and(|answered| answered.elapsed() < ELECTION);
         if ready { Readiness::Ready } else { Readiness::StoreUnreachable }
     }
 
@@ -121,7 +131,38 @@ impl AppState {
     }
 }
 
+impl Inner {
+    async fn check(&self) {
+        let health = tokio::time::timeout(CHECK_DEADLINE, self.store.health()).await;
+        let now = Instant::now();
+        let mut checked = self.checked();
+        checked.asked = Some(now);
+        checked.asking = false;
+        if matches!(health, Ok(Ok(()))) {
+            checked.answered = Some(now);
+        }
+        let ready = checked.answered.is_some_and(|answered| answered.elapsed() < ELECTION);
+        if ready != checked.ready {
+            match health {
+                Ok(Ok(())) => tracing::info!("ready: the session store answers"),
+                Ok(Err(error)) => tracing::warn!(%error, "not ready"),
+                Err(_) => tracing::warn!("not ready: the session store's health check took too long"),
+            }
+        }
+        checked.ready = ready;
+        drop(checked);
+        self.done.notify_waiters();
+    }
+
+    fn checked(&self) -> MutexGuard<'_, Checked> {
+        // Plain values, whole after every statement.
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Sentinel notices a dead master after a second or so and elects another within two or three more.
 const ELECTION: Duration = Duration::from_secs(5);
 const CHECK_DEADLINE: Duration = Duration::from_millis(900);
+/// How long a probe waits for a check under way; shorter than probes usually give.
+const PROMPT: Duration = Duration::from_millis(200);

@@ -82,6 +82,7 @@ impl Browser {
 struct Switch {
     memory: MemoryStore,
     away: AtomicBool,
+    silent: AtomicBool,
 }
 
 #[async_trait]
@@ -99,6 +100,10 @@ impl SessionStore for Switch {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
+        if self.silent.load(SeqCst) {
+            // As a host without power answers.
+            std::future::pending::<()>().await;
+        }
         if !self.away.load(SeqCst) {
             return Ok(());
         }
@@ -244,6 +249,22 @@ async fn a_short_outage_leaves_an_instance_ready() {
     store.away.store(false, SeqCst);
     while !ready().await {
         assert!(start.elapsed() < Duration::from_secs(12), "not ready though the store is back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A probe that gives up after half a second gets its answer although the store says nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_store_keeps_no_probe_waiting() {
+    let store = Arc::new(Switch::default());
+    let site = site(store.clone(), "a");
+    let mut probe = Browser::default();
+    assert_eq!(probe.get(&site, "/healthz").await.0, StatusCode::OK);
+    store.silent.store(true, SeqCst);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let answer = tokio::time::timeout(Duration::from_millis(500), probe.get(&site, "/healthz")).await;
+        assert_eq!(answer.expect("the probe gave up").0, StatusCode::OK);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
