@@ -21,15 +21,17 @@ fn ha_stack(args: &[&str]) -> Command {
     command
 }
 
-/// Runs to the end and expects one line on standard error with each of `words`, and exit code 2.
+/// Runs to the end and expects exit code 2 and, besides progress, one line: with each of `words`.
 fn refused(args: &[&str], words: &[&str]) {
     let out: Output = ha_stack(args).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    let text = if last.starts_with("ha-stack: ") { last } else { said.as_str() };
+    let progress = |line: &&str| line.is_empty() || line.starts_with('[') || line.starts_with("== ");
+    let lines: Vec<&str> = said.lines().filter(|line| !progress(line)).collect();
+    let [line] = lines[..] else { panic!("{args:?}: one line was wanted: {said}") };
+    assert!(line.starts_with("ha-stack: "), "{args:?}: {line}");
     for word in words {
-        assert!(text.contains(word), "{args:?}: {word:?} is not in: {said}");
+        assert!(line.contains(word), "{args:?}: {word:?} is not in: {line}");
     }
 }
 
@@ -119,11 +121,19 @@ fn no_docker_is_named_with_the_setting() {
 
 #[test]
 fn docker_without_swarm_mode_says_what_to_do() {
-    let engine = fake_engine();
-    refused(
-        &["status", "--platform", "swarm", "--docker-host", &engine],
-        &["not a Swarm manager", "docker swarm init"],
-    );
+    let engine = fake_engine("inactive", false);
+    let words = ["not a Swarm manager", "docker swarm init"];
+    refused(&["status", "--platform", "swarm", "--docker-host", &engine], &words);
+    refused(&["registrar", "--docker-host", &engine], &words[..1]);
+}
+
+#[test]
+fn consul_out_of_reach_is_named_with_the_setting() {
+    let engine = fake_engine("active", true);
+    let args = ["demo", "--platform", "swarm", "--docker-host", &engine, "--consul", "http://127.0.0.1:1"];
+    refused(&args, &["Consul at http://127.0.0.1:1", "CONSUL_HTTP_ADDR"]);
+    let args = ["demo", "--platform", "swarm", "--docker-host", &engine, "--consul", "ftp://u:hunter2@h"];
+    refused(&args, &["--consul", "…@h"]);
 }
 
 #[test]
@@ -203,12 +213,12 @@ fn a_demo_that_is_interrupted_leaves_nothing() {
     up.nothing_is_left();
 }
 
-/// An engine that is not in Swarm mode, for a few requests.
-fn fake_engine() -> String {
+/// An engine in this state, for a few requests.
+fn fake_engine(state: &'static str, manager: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        for stream in listener.incoming().take(10) {
+        for stream in listener.incoming().take(20) {
             let mut stream = stream.unwrap();
             let mut seen = Vec::new();
             let mut buffer = [0_u8; 4096];
@@ -219,9 +229,11 @@ fn fake_engine() -> String {
                 }
             }
             let body = if String::from_utf8_lossy(&seen).contains("/info") {
-                r#"{"Name":"here","ID":"x","Swarm":{"LocalNodeState":"inactive","NodeID":"","NodeAddr":"","ControlAvailable":false,"Error":""}}"#
+                format!(
+                    r#"{{"Name":"here","ID":"x","Swarm":{{"LocalNodeState":"{state}","NodeID":"n","NodeAddr":"127.0.0.1","ControlAvailable":{manager},"Error":""}}}}"#
+                )
             } else {
-                "OK"
+                "OK".to_owned()
             };
             let head = format!(
                 "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nSwarm: inactive\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

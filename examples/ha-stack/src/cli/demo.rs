@@ -38,12 +38,8 @@ pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) ->
         PlatformName::Swarm => 30.0,
     };
     let pace = Pace { faults: !args.no_faults, scale_out_promise, ..Pace::default() };
-    let mut place = args.platform.clone();
-    if place.platform == PlatformName::Local && place.listen == DEFAULT_LISTEN {
-        // Nobody asked for a port: take a free one, so that a running stack is not in the way.
-        place.listen.set_port(0);
-    }
-    let platform = unless_interrupted(&stop, super::platform(&place, &spec, &backends)).await?;
+    // A free port, so that a running stack is not in the way.
+    let platform = unless_interrupted(&stop, super::platform(&args.platform, 0, &spec, &backends)).await?;
     if pace.faults {
         faults::check(platform.as_ref())?;
     }
@@ -63,5 +59,3 @@ pub async fn run(args: DemoArgs, backends: Backends, stop: CancellationToken) ->
 }
 
 const CALM: std::time::Duration = std::time::Duration::from_secs(15);
-const DEFAULT_LISTEN: std::net::SocketAddr =
-    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);

@@ -1,5 +1,6 @@
 //! The command line: what a person types, and which function does it.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,12 +88,12 @@ pub struct PlatformArgs {
     /// Where the stack runs
     #[arg(long, value_enum, default_value = "local")]
     pub platform: PlatformName,
-    /// Platform local: where the gateway listens
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub listen: std::net::SocketAddr,
+    /// Platform local: where the gateway listens [default: 127.0.0.1:8080; a free port for demo]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
     /// Platform local: where `up` answers `status` and `scale`; keep it on loopback
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
-    pub control: std::net::SocketAddr,
+    pub control: SocketAddr,
 }
 
 /// The shape of the stack.
@@ -133,6 +134,13 @@ impl SpecArgs {
             ..StackSpec::default()
         })
     }
+}
+
+/// What is wrong with a command line, in one line: the first paragraph of clap's text.
+pub fn one_line(error: &str) -> String {
+    let first = error.split("\n\n").next().unwrap_or(error);
+    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
 }
 
 /// Runs the command line of this process.
@@ -181,17 +189,19 @@ impl Command {
     }
 }
 
-/// The platform that the flags name; nothing is started yet.
+/// The platform that the flags name; nothing is started yet. `port` is where the gateway listens if no flag says.
 ///
 /// # Errors
 /// When what the platform needs can't be reached.
 pub async fn platform(
     args: &PlatformArgs,
+    port: u16,
     spec: &StackSpec,
     backends: &Backends,
 ) -> Result<Arc<dyn Platform>> {
+    let listen = args.listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     Ok(match args.platform {
-        PlatformName::Local => Arc::new(LocalPlatform::new(spec.clone(), args.listen)),
+        PlatformName::Local => Arc::new(LocalPlatform::new(spec.clone(), listen)),
         PlatformName::Swarm => Arc::new(SwarmPlatform::connect(spec.clone(), backends.clone()).await?),
     })
 }

@@ -22,7 +22,7 @@ pub struct ScaleArgs {
     /// How many replicas, or `auto` to hand the number back to the scaler
     replicas: Replicas,
     /// How long the scaler keeps off
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=MAX_HOLD))]
     hold: u64,
 }
 
@@ -84,3 +84,6 @@ pub async fn run(args: ScaleArgs, backends: Backends) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// A week: a hold that is meant for ever is `--min` and `--max`.
+const MAX_HOLD: u64 = 7 * 24 * 3600;

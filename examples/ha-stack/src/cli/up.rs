@@ -36,7 +36,8 @@ pub async fn run(args: UpArgs, backends: Backends, stop: CancellationToken) -> R
         PlatformName::Local => Some(control::bind(args.platform.control).await?),
         PlatformName::Swarm => None,
     };
-    let platform = unless_interrupted(&stop, super::platform(&args.platform, &spec, &backends)).await?;
+    let platform =
+        unless_interrupted(&stop, super::platform(&args.platform, SITE_PORT, &spec, &backends)).await?;
     let work = async {
         platform.start(&progress).await?;
         progress.line(format!("the site is at {}; Ctrl-C ends the stack", platform.site()));
@@ -89,3 +90,4 @@ async fn show(platform: &dyn Platform, progress: &Progress) {
 }
 
 const REFRESH: Duration = Duration::from_secs(1);
+const SITE_PORT: u16 = 8080;

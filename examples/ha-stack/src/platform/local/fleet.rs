@@ -88,7 +88,9 @@ impl Fleet {
     /// Reconciles until `stop`; run it as one task.
     pub async fn run(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            self.reconcile().await;
+            if self.reconcile().await {
+                continue;
+            }
             tokio::select! {
                 () = self.nudge.notified() => {}
                 () = tokio::time::sleep(POLL) => {}
@@ -165,16 +167,47 @@ impl Fleet {
         state.replicas.clear();
     }
 
-    async fn reconcile(&self) {
+    /// One pass; true if there is more to do at once.
+    async fn reconcile(&self) -> bool {
+        let next = {
+            let mut state = self.state.lock().await;
+            self.reap(&mut state);
+            self.stop_surplus(&mut state);
+            self.next_start(&mut state)
+        };
+        // Started without the lock: a replica that takes its time holds nobody up.
+        let Some((placed, ip)) = next else { return false };
+        let log = self.log(&placed.instance);
+        let spec = ReplicaSpec {
+            placed,
+            ip,
+            sessions: &self.spec.sessions,
+            session_lifetime: self.spec.session_lifetime,
+            drain: self.spec.drain,
+            log: &log,
+        };
+        let started = Replica::start(spec).await;
         let mut state = self.state.lock().await;
-        self.reap(&mut state);
-        self.stop_surplus(&mut state);
-        self.start_missing(&mut state).await;
+        match started {
+            Ok(mut replica) => {
+                let Placed { instance, host, .. } = replica.placed.clone();
+                if !state.hosts.iter().any(|h| h.name == host && h.up) {
+                    // Its host lost power meanwhile.
+                    replica.kill();
+                }
+                tracing::info!(%instance, %host, address = %replica.address, "replica started");
+                (self.tell)(Change::Started { instance, host, address: replica.address });
+                state.replicas.push(replica);
+            }
+            Err(error) => self.start_failed(&mut state, format!("{error:#}")),
+        }
+        true
     }
 
     fn reap(&self, state: &mut State) {
         let overdue = self.spec.drain + STOP_GRACE;
         let mut ended = Vec::new();
+        let hosts = &state.hosts;
         state.replicas.retain_mut(|replica| {
             if replica.stopping.is_some_and(|since| since.elapsed() > overdue) {
                 tracing::warn!(instance = %replica.placed.instance, "did not end in time and is killed");
@@ -182,14 +215,40 @@ impl Fleet {
             }
             let gone = replica.has_ended();
             if gone {
-                ended.push(replica.placed.instance.clone());
+                let powered = hosts.iter().any(|h| h.name == replica.placed.host && h.up);
+                let by_itself = replica.stopping.is_none() && powered;
+                let soon = replica.started.elapsed() < STEADY_AFTER;
+                ended.push((replica.placed.instance.clone(), by_itself && soon));
             }
             !gone
         });
-        for instance in ended {
+        if state.replicas.iter().any(|replica| replica.started.elapsed() >= STEADY_AFTER) {
+            state.failures = 0;
+            state.last_error = None;
+        }
+        for (instance, failed) in ended {
             tracing::info!(%instance, "replica ended");
+            if failed {
+                let log = std::fs::read_to_string(self.log(&instance)).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("it wrote nothing to its log");
+                self.start_failed(
+                    state,
+                    format!("replica {instance} ended as soon as it had started: {last}"),
+                );
+            }
             (self.tell)(Change::Ended { instance });
         }
+    }
+
+    fn start_failed(&self, state: &mut State, error: String) {
+        tracing::warn!(%error, "a replica did not start");
+        state.last_error = Some(error);
+        state.failures = (state.failures + 1).min(6);
+        state.not_before = Instant::now() + START_BACKOFF * 2_u32.pow(state.failures);
+    }
+
+    fn log(&self, instance: &str) -> PathBuf {
+        self.spec.logs.join(format!("{instance}.log"))
     }
 
     fn stop_surplus(&self, state: &mut State) {
@@ -203,42 +262,20 @@ impl Fleet {
         }
     }
 
-    async fn start_missing(&self, state: &mut State) {
-        while placed(state).len() < state.wanted as usize && Instant::now() >= state.not_before {
-            let may_run = |host: &&FleetHost| host.up && !state.avoid.contains(&host.name);
-            let hosts: Vec<String> = state.hosts.iter().filter(may_run).map(|h| h.name.clone()).collect();
-            let staying = placed(state);
-            let Some(host) = placement::host_for_next(&hosts, &staying) else { return };
-            let Some(ip) = state.hosts.iter().find(|h| h.name == host).map(|h| h.ip) else { return };
-            let slot = placement::free_slot(&staying);
-            state.started += 1;
-            let instance = format!("{}.{slot}.{:04x}", self.spec.service, state.started);
-            let log = self.spec.logs.join(format!("{instance}.log"));
-            let spec = ReplicaSpec {
-                placed: Placed { instance, slot, host },
-                ip,
-                sessions: &self.spec.sessions,
-                session_lifetime: self.spec.session_lifetime,
-                drain: self.spec.drain,
-                log: &log,
-            };
-            match Replica::start(spec).await {
-                Ok(replica) => {
-                    let Placed { instance, host, .. } = replica.placed.clone();
-                    tracing::info!(%instance, %host, address = %replica.address, "replica started");
-                    (self.tell)(Change::Started { instance, host, address: replica.address });
-                    state.replicas.push(replica);
-                    state.failures = 0;
-                    state.last_error = None;
-                }
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "a replica did not start");
-                    state.last_error = Some(format!("{error:#}"));
-                    state.failures = (state.failures + 1).min(6);
-                    state.not_before = Instant::now() + START_BACKOFF * 2_u32.pow(state.failures);
-                }
-            }
+    /// Where the next replica goes, if one is missing and there is a host for it.
+    fn next_start(&self, state: &mut State) -> Option<(Placed, IpAddr)> {
+        let staying = placed(state);
+        if staying.len() >= state.wanted as usize || Instant::now() < state.not_before {
+            return None;
         }
+        let may_run = |host: &&FleetHost| host.up && !state.avoid.contains(&host.name);
+        let hosts: Vec<String> = state.hosts.iter().filter(may_run).map(|h| h.name.clone()).collect();
+        let host = placement::host_for_next(&hosts, &staying)?;
+        let ip = state.hosts.iter().find(|h| h.name == host).map(|h| h.ip)?;
+        let slot = placement::free_slot(&staying);
+        state.started += 1;
+        let instance = format!("{}.{slot}.{:04x}", self.spec.service, state.started);
+        Some((Placed { instance, slot, host }, ip))
     }
 }
 
@@ -262,5 +299,7 @@ fn loopback_hosts(count: usize) -> Vec<FleetHost> {
 const POLL: Duration = Duration::from_millis(50);
 /// What a replica may need after its drain to finish the requests in flight.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A replica that has run so long has started well.
+const STEADY_AFTER: Duration = Duration::from_secs(3);
 /// The first pause after a failed start is twice this, the longest 64 times.
 const START_BACKOFF: Duration = Duration::from_millis(100);

@@ -37,6 +37,8 @@ pub struct Replica {
     pub placed: Placed,
     /// Where it listens.
     pub address: SocketAddr,
+    /// When it began to listen.
+    pub started: Instant,
     /// Since when it has been told to stop.
     pub stopping: Option<Instant>,
     child: Child,
@@ -82,7 +84,14 @@ impl Replica {
             let tail = log.lines().last().unwrap_or("it wrote nothing to its log");
             bail!("replica {} did not start on {}: {tail}", spec.placed.instance, spec.ip);
         };
-        Ok(Self { placed: spec.placed, address, stopping: None, child, _stdin: stdin })
+        Ok(Self {
+            placed: spec.placed,
+            address,
+            started: Instant::now(),
+            stopping: None,
+            child,
+            _stdin: stdin,
+        })
     }
 
     /// Whether the process has ended.

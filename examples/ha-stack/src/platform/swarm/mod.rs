@@ -56,9 +56,10 @@ impl SwarmPlatform {
              there, or name a manager"
         );
         let consul = backends.consul()?;
-        let leader = consul.status().leader().await;
         let address = backends.consul_shown();
-        let leader = leader.with_context(|| {
+        // Refused connections are tried again for as long as the client's deadline, which no person waits for.
+        let leader = tokio::time::timeout(CONSUL_DEADLINE, consul.status().leader()).await;
+        let leader = leader.map_err(anyhow::Error::from).and_then(|leader| Ok(leader?)).with_context(|| {
             format!(
                 "Consul at {address} (--consul, CONSUL_HTTP_ADDR) does not answer: is an agent running there?"
             )
@@ -370,6 +371,7 @@ impl Platform for SwarmPlatform {
 
 const NOT_REPLICATED: Refusal = Refusal("it is not a replicated service");
 const NOT_OURS: Refusal = Refusal("it is not a service of this stack");
+const CONSUL_DEADLINE: Duration = Duration::from_secs(4);
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.
