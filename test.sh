@@ -69,7 +69,8 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "Packages and the lab need root: sudo may ask for your password."
   root=(sudo --preserve-env=PATH,CONSUL_BIN,LAB_DIR)
   # Test binaries that need root are run through sudo by cargo itself.
-  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${root[*]}"
+  host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${host}_RUNNER=${root[*]}"
 fi
 
 lab() { "${root[@]}" target/release/lab "$@"; }
@@ -79,7 +80,8 @@ trap '[ -z "$ours" ] || lab down >/dev/null 2>&1 || true' EXIT
 
 step "packages" lab packages
 # Where the Consul program is, for tests that start an agent of their own.
-eval "$(lab packages)"
+exports=$(lab packages)
+eval "$exports"
 
 # The whole workspace is named each time, so that nothing is built twice for other features.
 ignored() { cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
@@ -90,7 +92,9 @@ swarm_demo() {
   lab up || return 1
   ours=1
   # The lab's engines, Consul and Redis, by the usual environment variables.
-  eval "$(lab env)"
+  local exports
+  exports=$(lab env) || return 1
+  eval "$exports"
   local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_LAB out result=0
   out=$(mktemp)
   if [ "${#root[@]}" -gt 0 ]; then
