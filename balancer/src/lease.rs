@@ -8,17 +8,40 @@ use crate::shared::Shared;
 use crate::slot::Slot;
 
 /// What is asked of a pick.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct PickRequest<'a> {
     /// Endpoints not to pick: those that this request was tried on before.
     pub exclude: &'a [EndpointId],
+    /// Whether it may try an ejected endpoint while others are ready.
+    pub may_try: bool,
+}
+
+impl Default for PickRequest<'_> {
+    fn default() -> Self {
+        Self { exclude: &[], may_try: true }
+    }
 }
 
 impl<'a> PickRequest<'a> {
     /// A request that may go anywhere but to `exclude`.
     pub fn excluding(exclude: &'a [EndpointId]) -> Self {
-        Self { exclude }
+        Self { exclude, ..Self::default() }
     }
+
+    /// Sets whether it may be the one request that tries an ejected endpoint while others are ready; it may unless
+    /// told otherwise. Say `false` for a request that can't be repeated: should the trial fail, it is lost. When no
+    /// other endpoint is ready it is tried all the same, and so it is when a trial has waited for
+    /// [`TRIAL_PATIENCE`](Self::TRIAL_PATIENCE) for a request that may be repeated.
+    #[must_use]
+    pub fn may_try(mut self, may: bool) -> Self {
+        self.may_try = may;
+        self
+    }
+
+    /// How long a trial waits for a request that may be repeated, so that a service that gets no such requests
+    /// gets its endpoints back too.
+    pub const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 }
 
 /// How an attempt ended.

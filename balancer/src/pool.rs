@@ -202,12 +202,9 @@ impl Pool {
         request: &PickRequest<'_>,
         now: Duration,
     ) -> Result<(Lease, How), PickError> {
-        for slot in &snapshot.trial {
-            let taken = &slot.stats.trial_taken;
-            let excluded = request.exclude.contains(slot.id());
-            if !excluded && !taken.load(Ordering::Acquire) && !taken.swap(true, Ordering::AcqRel) {
-                return Ok((self.lease(slot, true, now), How::Trial));
-            }
+        let waited = |slot: &Slot| now.saturating_sub(slot.since) >= PickRequest::TRIAL_PATIENCE;
+        if let Some(slot) = take_trial(snapshot, request, |slot| request.may_try || waited(slot)) {
+            return Ok((self.lease(slot, true, now), How::Trial));
         }
         let among = Candidates {
             ready: &snapshot.ready,
@@ -220,7 +217,11 @@ impl Pool {
         let choice = self.shared.policy.choose(&among);
         match choice.and_then(|choice| Some((choice, snapshot.ready.get(choice.index)?))) {
             Some((choice, slot)) => Ok((self.lease(slot, false, now), How::Policy(choice))),
-            None => Err(PickError::NoEndpoint { reason: snapshot.absence(snapshot.ready.len()) }),
+            // Better a risk than no answer.
+            None => match take_trial(snapshot, request, |_| true) {
+                Some(slot) => Ok((self.lease(slot, true, now), How::Trial)),
+                None => Err(PickError::NoEndpoint { reason: snapshot.absence(snapshot.ready.len()) }),
+            },
         }
     }
 
@@ -269,4 +270,17 @@ impl Pool {
             _ => Verdict::NotDrawn,
         }
     }
+}
+
+/// Claims the one request of a trial.
+fn take_trial<'a>(
+    snapshot: &'a Snapshot,
+    request: &PickRequest<'_>,
+    may: impl Fn(&Slot) -> bool,
+) -> Option<&'a Arc<Slot>> {
+    snapshot.trial.iter().find(|slot| {
+        let taken = &slot.stats.trial_taken;
+        let free = !request.exclude.contains(slot.id()) && !taken.load(Ordering::Acquire);
+        free && may(slot) && !taken.swap(true, Ordering::AcqRel)
+    })
 }

@@ -221,6 +221,27 @@ fn two_failed_connections_eject_even_the_last_and_a_trial_brings_it_back() {
 }
 
 #[test]
+fn a_trial_is_no_request_that_cannot_be_repeated_while_others_are_ready() {
+    let pool = pool(Config::default(), 2);
+    fail(&pool, 0, 2, Outcome::ConnectFailed, ms(5));
+    let once = PickRequest::default().may_try(false);
+    for at in 300..400 {
+        let lease = pool.pick(&once, ms(at)).unwrap();
+        assert!(!lease.is_trial() && lease.endpoint().id == id(1));
+        lease.finish(Outcome::Success, ms(at));
+    }
+    // A service without other requests gets its endpoint back too, later.
+    let trial = pool.pick(&once, ms(6000)).unwrap();
+    assert!(trial.is_trial());
+    trial.finish(Outcome::Cancelled, ms(6001));
+    assert!(pool.pick(&PickRequest::default(), ms(6002)).unwrap().is_trial());
+    // Where nobody else is ready it tries at once.
+    let alone = self::pool(Config::default(), 1);
+    fail(&alone, 0, 2, Outcome::ConnectFailed, ms(5));
+    assert!(alone.pick(&once, ms(300)).unwrap().is_trial());
+}
+
+#[test]
 fn a_success_in_between_or_a_long_gap_ends_the_row() {
     let pool = pool(Config::default(), 1);
     let once = |outcome, at| pool.pick(&PickRequest::default(), ms(at)).unwrap().finish(outcome, ms(at));

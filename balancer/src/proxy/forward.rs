@@ -165,7 +165,9 @@ async fn pick(
         let deadline = outgoing.deadline(config);
         // Lying down before the look makes sure that no wake-up is missed.
         let woken = wait.as_ref().map(|(place, _)| place.sleep());
-        let picked = inner.pool.pick(&PickRequest::excluding(tried), inner.now());
+        let repeatable = outgoing.is_idempotent() && outgoing.body.can_start();
+        let request = PickRequest::excluding(tried).may_try(repeatable);
+        let picked = inner.pool.pick(&request, inner.now());
         inner.follow();
         let error = match picked {
             Ok(lease) => return Ok(lease),
