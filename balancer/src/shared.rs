@@ -142,7 +142,9 @@ impl Shared {
             row.passed = 0;
             row.failed = row.failed.saturating_add(1);
             let enough = failed == Reason::NotReady || row.failed >= rules.unhealthy_after;
-            let worse = failed.is_unreachable() && !reason.is_unreachable();
+            // One that failed requests and now says that it stops must not be tried, or taken back as needed.
+            let stops = failed == Reason::NotReady && reason.is_failing();
+            let worse = (failed.is_unreachable() && !reason.is_unreachable()) || stops;
             match state {
                 State::Ready | State::Trial if enough => members.eject(id, failed, now),
                 State::Ready => members.hasten_probe(id, now),

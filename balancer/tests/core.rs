@@ -303,6 +303,21 @@ fn probes_warm_eject_and_bring_back() {
 }
 
 #[test]
+fn not_ready_outweighs_failing() {
+    let pool = pool(Config::default().probes(Probes::default()), 2);
+    (0..2).for_each(|n| pool.probe_result(&id(n), ProbeOutcome::Passed, ms(1)));
+    fail(&pool, 0, 5, Outcome::Status(500), ms(2));
+    pool.probe_result(&id(0), ProbeOutcome::NotReady, ms(3));
+    assert_eq!(state(&pool, 0), Some((State::Ejected, Reason::NotReady)));
+    // Neither the end of a pause nor the loss of the others brings it back, only a probe.
+    fail(&pool, 1, 2, Outcome::ConnectFailed, ms(4));
+    pool.tick(ms(10_000));
+    assert!(pool.pick(&PickRequest::default(), ms(10_000)).is_err());
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(10_001));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Ready);
+}
+
+#[test]
 fn a_failure_hastens_the_next_probe() {
     let pool = pool(Config::default().probes(Probes::default()), 1);
     assert_eq!(pool.probes_due(ms(100)).len(), 1);
