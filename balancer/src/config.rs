@@ -52,7 +52,7 @@ impl Config {
         self
     }
 
-    /// Checks every value.
+    /// Checks every value. No duration may be longer than a day.
     ///
     /// # Errors
     /// Names the field, its value and the rule.
@@ -119,6 +119,8 @@ impl Health {
         at_least_one("health.server_errors", self.server_errors)?;
         share("health.max_ejected", self.max_ejected)?;
         share("health.min_usable", self.min_usable)?;
+        at_most_a_day("health.unreachable_pause_max", self.unreachable_pause_max)?;
+        at_most_a_day("health.failing_pause_max", self.failing_pause_max)?;
         for (field, pause, most) in [
             ("health.unreachable_pause", self.unreachable_pause, self.unreachable_pause_max),
             ("health.failing_pause", self.failing_pause, self.failing_pause_max),
@@ -128,7 +130,8 @@ impl Health {
                 return Err(ConfigError::invalid(field, format_args!("{pause:?}"), rule));
             }
         }
-        Ok(())
+        at_most_a_day("health.local_window", self.local_window)?;
+        at_most_a_day("health.forgive_after", self.forgive_after)
     }
 
     /// How many of `members` must stay usable for an ejection as failing.
@@ -203,6 +206,7 @@ impl Probes {
             if value < Duration::from_millis(10) {
                 return Err(ConfigError::invalid(field, format_args!("{value:?}"), "10 ms or more"));
             }
+            at_most_a_day(field, value)?;
         }
         Ok(())
     }
@@ -212,6 +216,15 @@ fn at_least_one(field: &'static str, value: u32) -> Result<(), ConfigError> {
     if value == 0 { Err(ConfigError::invalid(field, value, "1 or more")) } else { Ok(()) }
 }
 
+/// Longer than any of these makes sense, and short enough that no sum of times overflows.
+pub(crate) fn at_most_a_day(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    if value <= DAY {
+        return Ok(());
+    }
+    Err(ConfigError::invalid(field, format_args!("{value:?}"), "one day at most"))
+}
+
 fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(ConfigError::invalid(field, value, "from 0 to 1")) }
 }
@@ -219,6 +232,7 @@ fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::P2cPeakEwma;
 
     #[test]
     fn default_is_valid_and_errors_name_the_field() {
@@ -228,6 +242,31 @@ mod tests {
         assert_eq!(error.to_string(), "config health.max_ejected = 1.5 can't be used: from 0 to 1");
         let none = Config::default().probes(Probes::default().unhealthy_after(0)).validate();
         assert!(none.unwrap_err().to_string().contains("probes.unhealthy_after = 0"));
+        for (field, config) in endless() {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("config {field} = ")), "{error}");
+            assert!(error.ends_with(": one day at most"), "{error}");
+        }
+    }
+
+    fn endless() -> Vec<(&'static str, Config)> {
+        let long = Duration::MAX;
+        let health = |health: Health| Config::default().health(health);
+        let probes = |probes: Probes| Config::default().probes(probes);
+        let policy = |policy: P2cPeakEwma| Config::default().policy(policy);
+        let (h, p) = (Health::default, P2cPeakEwma::default);
+        vec![
+            ("health.local_window", health(Health { local_window: long, ..h() })),
+            ("health.unreachable_pause_max", health(Health { unreachable_pause_max: long, ..h() })),
+            ("health.failing_pause_max", health(Health { failing_pause_max: long, ..h() })),
+            ("health.forgive_after", health(Health { forgive_after: long, ..h() })),
+            ("probes.interval", probes(Probes::default().interval(long))),
+            ("probes.timeout", probes(Probes::default().timeout(long))),
+            ("policy.decay", policy(P2cPeakEwma { decay: long, ..p() })),
+            ("policy.floor", policy(P2cPeakEwma { floor: long, ..p() })),
+            ("policy.failure_penalty", policy(P2cPeakEwma { failure_penalty: long, ..p() })),
+            ("policy.penalty_decay", policy(P2cPeakEwma { penalty_decay: long, ..p() })),
+        ]
     }
 
     #[test]

@@ -122,10 +122,10 @@ impl Members {
         }
         slot.ejections = slot.ejections.saturating_add(1);
         let pause = first.saturating_mul(1 << (slot.ejections - 1).min(16)).min(most).mul_f64(jitter);
-        let until = (!by_probe).then(|| now + pause);
+        let until = (!by_probe).then(|| now.saturating_add(pause));
         if by_probe {
             member.probe.passed = 0;
-            member.probe.due = now + pause.min(interval);
+            member.probe.due = now.saturating_add(pause.min(interval));
         }
         slot.stats.trial_taken.store(false, Ordering::Release);
         self.shift(id, State::Ejected, reason, now);
@@ -139,7 +139,7 @@ impl Members {
     /// Something failed there: the next probe must not wait for its turn.
     pub(crate) fn hasten_probe(&mut self, id: &EndpointId, now: Duration) {
         if let Some(member) = self.members.get_mut(id).filter(|member| member.slot.state == State::Ready) {
-            member.probe.due = member.probe.due.min(now.max(member.probe.started + HASTE));
+            member.probe.due = member.probe.due.min(now.max(member.probe.started.saturating_add(HASTE)));
         }
     }
 
@@ -174,7 +174,7 @@ impl Members {
         for member in self.members.values_mut() {
             if member.slot.state != State::Draining && member.probe.due <= now {
                 member.probe.started = now;
-                member.probe.due = now + interval.mul_f64(0.9 + 0.2 * self.draw.unit());
+                member.probe.due = now.saturating_add(interval.mul_f64(0.9 + 0.2 * self.draw.unit()));
                 due.push((member.slot.id().clone(), member.slot.endpoint.addr));
             }
         }
@@ -215,7 +215,7 @@ impl Members {
         let probing = self.config.probes.as_ref().map(|probes| probes.interval);
         let fresh = if probing.is_some() { State::Warming } else { State::Ready };
         // Spread over a fifth of the interval: soon enough to warm up, and no herd.
-        let first = now + probing.unwrap_or_default().mul_f64(0.2 * self.draw.unit());
+        let first = now.saturating_add(probing.unwrap_or_default().mul_f64(0.2 * self.draw.unit()));
         match self.members.get_mut(&id) {
             Some(member) => {
                 if *member.slot.endpoint != endpoint {

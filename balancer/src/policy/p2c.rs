@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Candidates, Choice, Choose, pressure, turn};
+use crate::config::at_most_a_day;
 use crate::error::ConfigError;
 use crate::slot::Slot;
 
@@ -54,8 +55,10 @@ impl P2cPeakEwma {
             if value < Duration::from_millis(1) {
                 return Err(ConfigError::invalid(field, format_args!("{value:?}"), "1 ms or more"));
             }
+            at_most_a_day(field, value)?;
         }
-        Ok(())
+        at_most_a_day("policy.floor", self.floor)?;
+        at_most_a_day("policy.failure_penalty", self.failure_penalty)
     }
 
     /// The latency to reckon with, in milliseconds: the estimate, or what is left of a penalty.

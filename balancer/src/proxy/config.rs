@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Probes;
+use crate::config::{Probes, at_most_a_day};
 use crate::error::ConfigError;
 
 /// Settings of a [`Gateway`](super::Gateway).
@@ -158,7 +158,7 @@ impl Config {
         self
     }
 
-    /// Checks every value.
+    /// Checks every value. No duration may be longer than a day.
     ///
     /// # Errors
     /// Names the field, its value and the rule.
@@ -174,6 +174,14 @@ impl Config {
             if value.is_zero() {
                 return Err(ConfigError::invalid(field, format_args!("{value:?}"), "above zero"));
             }
+            at_most_a_day(field, value)?;
+        }
+        for (field, value) in [
+            ("waiting_timeout", self.waiting_timeout),
+            ("drain_delay", self.drain_delay),
+            ("drain_deadline", self.drain_deadline),
+        ] {
+            at_most_a_day(field, value)?;
         }
         for (field, value, least) in [
             ("max_attempts", self.max_attempts as usize, 1),

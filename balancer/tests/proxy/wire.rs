@@ -217,4 +217,22 @@ async fn settings_that_can_not_work_are_named() {
     assert!(refused(proxy::Config::default().probe("healthz")).contains("probe.path = \"healthz\""));
     assert!(refused(proxy::Config::default().max_attempts(0)).contains("max_attempts = 0"));
     assert!(refused(proxy::Config::default().total_timeout(Duration::ZERO)).contains("total_timeout = 0ns"));
+    let endless = Duration::MAX;
+    for (field, config) in [
+        ("connect_timeout", proxy::Config::default().connect_timeout(endless)),
+        ("response_timeout", proxy::Config::default().response_timeout(endless)),
+        ("total_timeout", proxy::Config::default().total_timeout(endless)),
+        ("body_idle_timeout", proxy::Config::default().body_idle_timeout(endless)),
+        ("header_read_timeout", proxy::Config::default().header_read_timeout(endless)),
+        ("idle_timeout", proxy::Config::default().idle_timeout(endless)),
+        ("waiting_timeout", proxy::Config::default().waiting_timeout(endless)),
+        ("drain_delay", proxy::Config::default().drain_delay(endless)),
+        ("drain_deadline", proxy::Config::default().drain_deadline(endless)),
+    ] {
+        let why = refused(config);
+        assert!(
+            why.starts_with(&format!("config {field} = ")) && why.ends_with(": one day at most"),
+            "{why}"
+        );
+    }
 }
