@@ -34,6 +34,8 @@ pub(crate) struct Member {
     pub(crate) slot: Slot,
     /// Left the set, and is forgotten once idle.
     absent: bool,
+    /// Was told to drain, and stays so although a reset lists it.
+    drained: bool,
     pub(crate) probe: ProbeRow,
 }
 
@@ -172,7 +174,9 @@ impl Members {
         };
         let mut due = Vec::new();
         for member in self.members.values_mut() {
-            if member.slot.state != State::Draining && member.probe.due <= now {
+            // Who drains is asked for the sake of the requests that it still has.
+            let asked = member.slot.state != State::Draining || member.slot.stats.pending() > 0;
+            if asked && member.probe.due <= now {
                 member.probe.started = now;
                 member.probe.due = now.saturating_add(interval.mul_f64(0.9 + 0.2 * self.draw.unit()));
                 due.push((member.slot.id().clone(), member.slot.endpoint.addr));
@@ -222,9 +226,10 @@ impl Members {
                     member.slot.endpoint = Arc::new(endpoint);
                     self.changed = true;
                 }
-                let requested = member.slot.reason == Reason::DrainRequested && !member.absent;
+                let requested = member.drained && !member.absent;
                 if member.slot.state == State::Draining && (explicit || !requested) {
                     member.absent = false;
+                    member.drained = false;
                     member.probe = ProbeRow { due: first, ..ProbeRow::default() };
                     member.slot.stats.retiring.store(false, Ordering::SeqCst);
                     member.slot.stats.recover();
@@ -243,7 +248,7 @@ impl Members {
                     stats: Arc::new(Stats::default()),
                 };
                 let probe = ProbeRow { due: first, ..ProbeRow::default() };
-                self.members.insert(id.clone(), Member { slot, absent: false, probe });
+                self.members.insert(id.clone(), Member { slot, absent: false, drained: false, probe });
                 self.changed = true;
                 self.tell(Some(&id), EventKind::Added { ready: fresh == State::Ready }, now);
             }
@@ -262,10 +267,12 @@ impl Members {
     }
 
     fn drain(&mut self, id: &EndpointId, reason: Reason, now: Duration) {
-        let Some(member) = self.members.get(id) else { return };
+        let Some(member) = self.members.get_mut(id) else { return };
         if member.slot.state == State::Draining {
             return;
         }
+        member.drained = reason == Reason::DrainRequested;
+        member.probe.failed = 0;
         let in_flight = member.slot.stats.pending();
         self.shift(id, State::Draining, reason, now);
         self.tell(Some(id), EventKind::Draining { in_flight }, now);

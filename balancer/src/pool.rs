@@ -137,6 +137,10 @@ impl Pool {
     }
 
     /// The probes to make now; each is due again an interval later. Empty without [`Config::probes`].
+    ///
+    /// An endpoint that drains is among them while it has requests in flight: when probes of it time out in a row,
+    /// its reason says so ([`Reason::is_unreachable`](crate::Reason::is_unreachable)), and what it has is better
+    /// made elsewhere. It drains on whatever they say.
     pub fn probes_due(&self, now: Duration) -> Vec<(EndpointId, SocketAddr)> {
         self.shared.change(now, |members| members.probes_due(now))
     }

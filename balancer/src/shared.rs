@@ -115,11 +115,21 @@ impl Shared {
             let Some(rules) = members.config.probes.clone() else { return };
             let Some(member) = members.get(id) else { return };
             let (state, reason) = (member.slot.state, member.slot.reason);
-            if state == State::Draining {
-                return;
-            }
             let busy = member.slot.stats.since_answer(now).is_some_and(|age| age <= rules.timeout / 2);
             let row = &mut member.probe;
+            if state == State::Draining {
+                // Who stops may refuse connections and finish what it has: only silence tells of its death.
+                match outcome {
+                    ProbeOutcome::Timeout if !busy => row.failed = row.failed.saturating_add(1),
+                    ProbeOutcome::Timeout => {}
+                    _ => row.failed = 0,
+                }
+                if row.failed >= rules.unhealthy_after {
+                    let failed = Reason::ProbesFailed(row.failed);
+                    members.explain(id, failed);
+                }
+                return;
+            }
             let failed = match outcome {
                 ProbeOutcome::Passed => {
                     row.failed = 0;

@@ -363,6 +363,35 @@ fn leaving_drains_and_new_data_keeps_health() {
 }
 
 #[test]
+fn who_dies_while_draining_is_found_out_and_who_only_stops_is_not() {
+    let pool = pool(Config::default().probes(Probes::default()), 2);
+    (0..2).for_each(|n| pool.probe_result(&id(n), ProbeOutcome::Passed, ms(1)));
+    let probed = |now| pool.probes_due(now).into_iter().filter(|(who, _)| *who == id(0)).count();
+    pool.apply(Update::Drain(id(0)), ms(2));
+    assert_eq!(probed(ms(1000)), 0, "it has nothing in flight");
+    pool.apply(Update::Add(endpoint(0)), ms(1001));
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(1002));
+    let others = [id(1)];
+    let busy = pool.pick(&PickRequest::excluding(&others), ms(1003)).unwrap();
+    pool.apply(Update::Drain(id(0)), ms(1004));
+    assert_eq!(probed(ms(2000)), 1);
+    // It closed its listener, finishes what it has, and says that it takes no more.
+    for outcome in [ProbeOutcome::Failed, ProbeOutcome::Failed, ProbeOutcome::NotReady, ProbeOutcome::Timeout]
+    {
+        pool.probe_result(&id(0), outcome, ms(2001));
+        assert_eq!(state(&pool, 0), Some((State::Draining, Reason::DrainRequested)));
+    }
+    pool.probe_result(&id(0), ProbeOutcome::Timeout, ms(2002));
+    assert_eq!(state(&pool, 0), Some((State::Draining, Reason::ProbesFailed(2))));
+    // It still drains, for a passed probe and for a stale reset.
+    pool.probe_result(&id(0), ProbeOutcome::Passed, ms(2003));
+    pool.apply(Update::reset((0..2).map(endpoint)), ms(2004));
+    assert_eq!(state(&pool, 0).unwrap().0, State::Draining);
+    busy.finish(Outcome::Cancelled, ms(2005));
+    assert_eq!(probed(ms(9000)), 0);
+}
+
+#[test]
 fn a_requested_drain_survives_a_stale_reset() {
     let pool = pool(Config::default(), 2);
     pool.apply(Update::Drain(id(0)), ms(1));

@@ -164,7 +164,8 @@ impl Upstreams {
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
         for (endpoint, state, reason) in snapshot.endpoints() {
             let upstream = self.of(endpoint);
-            upstream.set_down(state == State::Ejected && reason.is_unreachable());
+            let out = matches!(state, State::Ejected | State::Draining);
+            upstream.set_down(out && reason.is_unreachable());
             if state == State::Draining {
                 upstream.close();
             } else {

@@ -8,7 +8,7 @@ use balancer::{Endpoint, Update};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::support::*;
 
@@ -83,6 +83,34 @@ async fn a_new_endpoint_that_never_answers_probes_is_never_used() {
     assert!(slowest < Duration::from_millis(3000), "{slowest:?}");
     assert_eq!(front.gateway.load().endpoints[1].requests, 0);
     hole.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_dies_while_it_drains_is_not_waited_for() {
+    let frozen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = frozen.clone();
+    let dying = Backend::start(move |request| {
+        let wait = request.uri().path() == "/slow" || state.load(Ordering::Relaxed);
+        async move {
+            if wait {
+                std::future::pending::<()>().await;
+            }
+            reply(200, "dying")
+        }
+    })
+    .await;
+    let front = Front::start(quick().probe("/healthz"), [dying.endpoint("a")]).await;
+    let good = Backend::named("good").await;
+    let began = Instant::now();
+    let (answer, ()) = tokio::join!(front.get("/slow"), async {
+        front.until("it works", |load| load.endpoints[0].in_flight == 1).await;
+        front.gateway.apply(Update::Add(good.endpoint("b")));
+        front.until("the other is ready", |load| load.endpoints[1].state == balancer::State::Ready).await;
+        front.gateway.apply(Update::Remove("a".into()));
+        frozen.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(answer, (200, "good".to_owned()));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
