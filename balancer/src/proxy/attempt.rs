@@ -1,5 +1,6 @@
 //! One attempt: a connection, the request, the head of the answer.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::body::Replay;
 use super::config::Config;
 use super::headers;
-use super::upstream::{Connection, Upstream};
+use super::upstream::{Connection, Upstream, is_ours};
 use crate::lease::Outcome;
 
 /// What is sent, as often as needed.
@@ -73,6 +74,8 @@ impl Answer {
 pub(crate) enum Failure {
     /// Nothing was sent: no connection.
     Connect(String),
+    /// Nothing was sent, for a reason of our own: no descriptor, no port, no memory.
+    Local(String),
     /// The connection broke; `unsent` when nothing of the request was written.
     Reset { unsent: bool, why: String },
     /// No head in time.
@@ -89,12 +92,23 @@ impl Failure {
             Self::Connect(_) => Outcome::ConnectFailed,
             Self::Reset { .. } => Outcome::Reset,
             Self::Timeout => Outcome::Timeout,
-            Self::Abandoned { .. } | Self::Client => Outcome::Cancelled,
+            Self::Local(_) | Self::Abandoned { .. } | Self::Client => Outcome::Cancelled,
         }
     }
 
     pub(crate) fn is_unsent(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Reset { unsent: true, .. } | Self::Abandoned { unsent: true })
+        match self {
+            Self::Connect(_) | Self::Local(_) => true,
+            Self::Reset { unsent, .. } | Self::Abandoned { unsent } => *unsent,
+            Self::Timeout | Self::Client => false,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of a connection that could not be made.
+    fn from(error: io::Error) -> Self {
+        if is_ours(&error) { Self::Local(error.to_string()) } else { Self::Connect(error.to_string()) }
     }
 }
 
@@ -121,9 +135,7 @@ pub(crate) async fn attempt(
         config.connect_timeout.min(outgoing.deadline(config).saturating_duration_since(Instant::now()));
     let connection = tokio::select! {
         biased;
-        connection = upstream.connect(within) => {
-            connection.map_err(|error| Failure::Connect(error.to_string()))?
-        }
+        connection = upstream.connect(within) => connection?,
         () = unreachable(&mut down) => return Err(Failure::Abandoned { unsent: true }),
     };
     send(config, connection, upstream, outgoing, &mut down).await
@@ -206,3 +218,17 @@ async fn unreachable(down: &mut watch::Receiver<bool>) {
 
 /// How long a reused connection may take to be ready.
 const READY: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_lack_is_not_the_endpoints_failure() {
+        let lack = Failure::from(io::Error::from_raw_os_error(24));
+        assert!(matches!(lack, Failure::Local(_)) && lack.is_unsent(), "{lack:?}");
+        assert_eq!(lack.outcome(), Outcome::Cancelled);
+        let refused = Failure::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(refused.outcome(), Outcome::ConnectFailed);
+    }
+}

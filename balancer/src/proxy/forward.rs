@@ -144,6 +144,11 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
         if !tried.contains(&id) {
             tried.push(id);
         }
+        if matches!(failure, Failure::Local(_)) {
+            // It harms no endpoint, so that the budget has no say; what we lack may be there in a moment.
+            pause(100).await;
+            continue;
+        }
         while !inner.may_retry() {
             pause(100).await;
             if Instant::now() >= outgoing.deadline(config) {
@@ -203,6 +208,10 @@ async fn pick(
 fn give_up(failure: &Failure) -> Refusal {
     let bad = |why: String| Refusal::new(StatusCode::BAD_GATEWAY, why);
     match failure {
+        Failure::Local(why) => {
+            let why = format!("the gateway could not make a connection: {why}");
+            Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) }
+        }
         Failure::Connect(why) => bad(format!("no endpoint could be reached: {why}")),
         Failure::Reset { why, .. } => bad(format!("the endpoint broke off before it answered: {why}")),
         Failure::Abandoned { .. } => bad("the endpoint became unreachable before it answered".to_owned()),

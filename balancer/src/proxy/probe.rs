@@ -1,5 +1,6 @@
 //! Active probes: GET on a connection of their own, so that what idles in the pool tells no lies.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use super::body::RequestBody;
 use super::config::Probe;
 use super::gateway::Inner;
-use super::upstream::Upstream;
+use super::upstream::{Upstream, is_ours};
 use crate::endpoint::EndpointId;
 use crate::pool::ProbeOutcome;
 
@@ -24,9 +25,14 @@ pub(crate) fn start_due(inner: &Arc<Inner>, probes: &mut JoinSet<()>) {
         let inner = Arc::clone(inner);
         let probe = probe.clone();
         probes.spawn(async move {
-            let outcome = ask(addr, &probe).await;
-            tracing::trace!(target: "balancer", endpoint = %id, ?outcome, "probed");
-            report(&inner, &id, outcome);
+            match ask(addr, &probe).await {
+                Ok(outcome) => {
+                    tracing::trace!(target: "balancer", endpoint = %id, ?outcome, "probed");
+                    report(&inner, &id, outcome);
+                }
+                // A gateway that lacks something learns nothing; the endpoints stay what they are.
+                Err(error) => tracing::warn!(target: "balancer", endpoint = %id, %error, "not probed"),
+            }
         });
     }
 }
@@ -36,24 +42,30 @@ fn report(inner: &Inner, id: &EndpointId, outcome: ProbeOutcome) {
     inner.follow();
 }
 
-async fn ask(addr: SocketAddr, probe: &Probe) -> ProbeOutcome {
+/// What the probe found.
+///
+/// # Errors
+/// The reason, when it could not be made at all for want of something on this side.
+async fn ask(addr: SocketAddr, probe: &Probe) -> io::Result<ProbeOutcome> {
     let within = probe.rules.timeout;
     match timeout(within, status(addr, &probe.path, within)).await {
-        Ok(Some(status)) => ProbeOutcome::from_status(status),
-        Ok(None) => ProbeOutcome::Failed,
-        Err(_) => ProbeOutcome::Timeout,
+        Ok(Ok(status)) => Ok(ProbeOutcome::from_status(status)),
+        Ok(Err(error)) if is_ours(&error) => Err(error),
+        Ok(Err(_)) => Ok(ProbeOutcome::Failed),
+        Err(_) => Ok(ProbeOutcome::Timeout),
     }
 }
 
-async fn status(addr: SocketAddr, path: &str, within: Duration) -> Option<u16> {
+async fn status(addr: SocketAddr, path: &str, within: Duration) -> io::Result<u16> {
     // Ending it is left to the timeout around, so that slow is told from refused.
-    let mut connection = Upstream::dial(addr, within * 2).await.ok()?;
+    let mut connection = Upstream::dial(addr, within * 2).await?;
     let mut request = Request::new(RequestBody::empty());
-    *request.uri_mut() = path.parse::<Uri>().ok()?;
+    *request.uri_mut() = path.parse::<Uri>().map_err(io::Error::other)?;
+    let host = HeaderValue::from_str(&addr.to_string()).map_err(io::Error::other)?;
     let headers = request.headers_mut();
-    headers.insert(header::HOST, HeaderValue::from_str(&addr.to_string()).ok()?);
+    headers.insert(header::HOST, host);
     headers.insert(header::USER_AGENT, HeaderValue::from_static("balancer-probe"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let response = connection.sender.send_request(request).await.ok()?;
-    Some(response.status().as_u16())
+    let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+    Ok(response.status().as_u16())
 }

@@ -128,6 +128,17 @@ impl Upstream {
     }
 }
 
+/// Whether a connection could not be made for want of something on this side: descriptors of the process or of
+/// the machine, buffers, memory, or local ports and addresses. It says nothing about the other end.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
+    // The standard library has no names for these.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+}
+
 /// All connections of a gateway.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
