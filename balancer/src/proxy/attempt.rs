@@ -43,6 +43,10 @@ impl Outgoing {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        // Without it hyper takes the body of a GET or HEAD whose length is not known for none at all.
+        if request.body().size_hint().exact().is_none() {
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // HTTP/1.0 clients may leave it out; in what we send it is required.
         if !self.headers.contains_key(header::HOST) {
             let host = HeaderValue::from_str(&addr.to_string()).ok()?;

@@ -56,6 +56,26 @@ async fn headers_are_rewritten_and_bodies_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_any_length_goes_with_any_method() {
+    let backend = Backend::start(|request: Request<Incoming>| async move {
+        reply(200, request.into_body().collect().await.unwrap().to_bytes())
+    })
+    .await;
+    let front = Front::start(quick(), [backend.endpoint("a")]).await;
+    for method in ["GET", "DELETE", "OPTIONS", "PUT", "POST", "PATCH"] {
+        for body in
+            ["Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", "Content-Length: 4\r\n\r\nbody"]
+        {
+            let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{body}");
+            let answer = raw(front.addr, &request).await;
+            assert!(answer.ends_with("\r\n\r\nbody"), "{request}: {answer}");
+        }
+    }
+    let none = raw(front.addr, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(none.contains("content-length: 0\r\n"), "{none}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_kept_over_retries_and_a_post_is_not_repeated() {
     let ids = Arc::new(std::sync::Mutex::new(Vec::new()));
     let (tell, count) = (ids.clone(), Arc::new(AtomicU64::new(0)));
