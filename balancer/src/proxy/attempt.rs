@@ -38,6 +38,11 @@ impl Outgoing {
         headers::is_idempotent(&self.method)
     }
 
+    /// Whether it may be sent once more although some of it was sent before.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.is_idempotent() && self.body.can_start()
+    }
+
     fn request(&self, addr: SocketAddr) -> Option<Request<super::body::RequestBody>> {
         let mut request = Request::new(self.body.start()?);
         *request.method_mut() = self.method.clone();
@@ -161,6 +166,7 @@ async fn send(
     let began = Instant::now();
     let sent = connection.sender.try_send_request(request);
     tokio::pin!(sent);
+    let mut suspected = false;
     let response = loop {
         let last = outgoing.body.progress().unwrap_or(began).max(began);
         let until = (last + config.response_timeout).min(outgoing.deadline(config));
@@ -174,7 +180,13 @@ async fn send(
                     return Err(if client { Failure::Client } else { Failure::Timeout });
                 }
             }
-            () = unreachable(down) => return Err(Failure::Abandoned { unsent: false }),
+            () = unreachable(down), if !suspected => {
+                if outgoing.is_repeatable() {
+                    return Err(Failure::Abandoned { unsent: false });
+                }
+                // What can't be made elsewhere is not given up on a suspicion: the answer may still come.
+                suspected = true;
+            }
         }
     };
     let response = response.map_err(|mut error| {

@@ -170,8 +170,7 @@ async fn pick(
         let deadline = outgoing.deadline(config);
         // Lying down before the look makes sure that no wake-up is missed.
         let woken = wait.as_ref().map(|(place, _)| place.sleep());
-        let repeatable = outgoing.is_idempotent() && outgoing.body.can_start();
-        let request = PickRequest::excluding(tried).may_try(repeatable);
+        let request = PickRequest::excluding(tried).may_try(outgoing.is_repeatable());
         let picked = inner.pool.pick(&request, inner.now());
         inner.follow();
         let error = match picked {

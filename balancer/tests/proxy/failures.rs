@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use balancer::{Endpoint, Update};
+use balancer::{Endpoint, Probes, Update};
+use hyper::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -111,6 +112,33 @@ async fn a_backend_that_dies_while_it_drains_is_not_waited_for() {
     });
     assert_eq!(answer, (200, "good".to_owned()));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_is_not_given_up_on_suspicion() {
+    let suspect = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = suspect.clone();
+    let stuck = Backend::start(move |_| {
+        let state = state.clone();
+        async move {
+            // Answers nothing, and then all.
+            while state.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(20)).await;
+            }
+            reply(200, "done")
+        }
+    })
+    .await;
+    let rules = Probes::default().interval(Duration::from_millis(100)).timeout(Duration::from_millis(100));
+    let front = Front::start(quick().probe_with("/healthz", rules), [stuck.endpoint("a")]).await;
+    front.until("it is ready", |load| load.endpoints[0].state == balancer::State::Ready).await;
+    suspect.store(true, Ordering::Relaxed);
+    let (answer, ()) = tokio::join!(front.send_body(Request::post("/"), "once"), async {
+        front.until("it is taken out", |load| load.endpoints[0].state == balancer::State::Ejected).await;
+        sleep(Duration::from_millis(50)).await;
+        suspect.store(false, Ordering::Relaxed);
+    });
+    assert_eq!((answer, stuck.hits()), ((200, "done".to_owned()), 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
