@@ -168,18 +168,11 @@ async fn send(
     tokio::pin!(sent);
     let mut suspected = false;
     let response = loop {
-        let last = outgoing.body.progress().unwrap_or(began).max(began);
-        let until = (last + config.response_timeout).min(outgoing.deadline(config));
+        let until = patience(config, outgoing, began)?;
         tokio::select! {
             biased;
             response = &mut sent => break response,
-            () = sleep_until(until) => {
-                let moved = outgoing.body.progress().is_some_and(|progress| progress > last);
-                if !moved {
-                    let client = outgoing.body.starved();
-                    return Err(if client { Failure::Client } else { Failure::Timeout });
-                }
-            }
+            () = sleep_until(until) => {}
             () = unreachable(down), if !suspected => {
                 if outgoing.is_repeatable() {
                     return Err(Failure::Abandoned { unsent: false });
@@ -223,6 +216,23 @@ async fn whole(
         Ok(Err(error)) => Err(Failure::Reset { unsent: false, why: error.to_string() }),
         Err(_) => Err(Failure::Timeout),
     }
+}
+
+/// When to look again at what is waited for: the client, or else the endpoint.
+///
+/// # Errors
+/// There is nothing to wait for any more.
+fn patience(config: &Config, outgoing: &Outgoing, began: Instant) -> Result<Instant, Failure> {
+    let now = Instant::now();
+    let last = outgoing.body.progress().unwrap_or(began).max(began);
+    if outgoing.body.starved() {
+        let until = last + config.body_idle_timeout;
+        // Should the client go on, it is the endpoint's turn to be watched.
+        let look = now + config.response_timeout / 4;
+        return if now < until { Ok(until.min(look)) } else { Err(Failure::Client) };
+    }
+    let until = (last + config.response_timeout).min(outgoing.deadline(config));
+    if now < until { Ok(until) } else { Err(Failure::Timeout) }
 }
 
 async fn unreachable(down: &mut watch::Receiver<bool>) {

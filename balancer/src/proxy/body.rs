@@ -62,6 +62,7 @@ impl Replay {
         let Some(shared) = &self.0 else { return Some(RequestBody { shared: None, attempt: 0, next: 0 }) };
         let mut source = lock(shared);
         source.attempt += 1;
+        source.starved = false;
         let body = RequestBody { shared: Some(Arc::clone(shared)), attempt: source.attempt, next: 0 };
         (!source.overflowed).then_some(body)
     }

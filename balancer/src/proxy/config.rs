@@ -19,7 +19,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// How long all attempts and waits together may take until the head of the answer.
     pub total_timeout: Duration,
-    /// The longest pause inside of a body that is streamed, and the longest that a client may leave its answer unread.
+    /// The longest pause inside of a body, the request's or the answer's, and the longest that a client may leave
+    /// its answer unread.
     pub body_idle_timeout: Duration,
     /// How long a client may take for the head of a request, the time between two requests included.
     pub header_read_timeout: Duration,

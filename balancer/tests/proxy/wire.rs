@@ -162,8 +162,8 @@ async fn slow_heads_and_stalled_bodies_end() {
         reply(200, "read")
     })
     .await;
-    let config =
-        quick().header_read_timeout(Duration::from_millis(300)).response_timeout(Duration::from_millis(300));
+    let short = Duration::from_millis(300);
+    let config = quick().header_read_timeout(short).response_timeout(short).body_idle_timeout(short);
     let front = Front::start(config, [backend.endpoint("a")]).await;
     let began = Instant::now();
     let nothing = raw(front.addr, "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
@@ -178,6 +178,36 @@ async fn slow_heads_and_stalled_bodies_end() {
     let body = "x".repeat(20_000_000);
     let (status, why) = front.send_body(Request::post("/"), &body).await;
     assert_eq!((status, front.gateway.load().endpoints[0].failures), (504, 1), "{why}");
+    hole.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_pause_its_upload_and_an_endpoint_not_its_answer() {
+    let backend = Backend::start(|request: Request<Incoming>| async move {
+        reply(200, request.into_body().collect().await.unwrap().to_bytes())
+    })
+    .await;
+    let front =
+        Front::start(quick().response_timeout(Duration::from_millis(300)), [backend.endpoint("a")]).await;
+    let upload = || async {
+        let mut stream = TcpStream::connect(front.addr).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 8\r\n\r\nhalf";
+        stream.write_all(head).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        let began = Instant::now();
+        stream.write_all(b"half").await.unwrap();
+        let mut back = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut back)).await.unwrap().unwrap();
+        (back, began.elapsed())
+    };
+    let (answer, _) = upload().await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("halfhalf"), "{answer}");
+    let (addr, hole) = black_hole().await;
+    front.gateway.apply(Update::reset([Endpoint::new("hole", addr)]));
+    let (answer, took) = upload().await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(front.gateway.load().endpoints[0].failures, 1);
     hole.abort();
 }
 
