@@ -187,7 +187,7 @@ async fn send(
         let why = error.into_error().to_string();
         if outgoing.body.failed() { Failure::Client } else { Failure::Reset { unsent, why } }
     })?;
-    whole(config, response, connection, upstream, outgoing).await
+    whole(config, response, connection, upstream, outgoing, down).await
 }
 
 /// Reads a short answer to its end, so that a connection that breaks in it can still be made up for.
@@ -197,6 +197,7 @@ async fn whole(
     connection: Connection,
     upstream: &Arc<Upstream>,
     outgoing: &Outgoing,
+    down: &mut watch::Receiver<bool>,
 ) -> Result<Answer, Failure> {
     let short = response.body().size_hint().exact().is_some_and(|size| size <= config.whole_response_limit);
     if !short || !outgoing.is_idempotent() {
@@ -208,7 +209,14 @@ async fn whole(
         return Ok(Answer::Whole(Response::from_parts(parts, Bytes::new())));
     }
     let most = usize::try_from(config.whole_response_limit).unwrap_or(usize::MAX);
-    match timeout(config.response_timeout, Limited::new(body, most).collect()).await {
+    let read = tokio::select! {
+        biased;
+        read = timeout(config.response_timeout, Limited::new(body, most).collect()) => read,
+        () = unreachable(down), if outgoing.is_repeatable() => {
+            return Err(Failure::Abandoned { unsent: false });
+        }
+    };
+    match read {
         Ok(Ok(collected)) => {
             upstream.give_back(connection);
             Ok(Answer::Whole(Response::from_parts(parts, collected.to_bytes())))

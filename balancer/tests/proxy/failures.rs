@@ -115,6 +115,43 @@ async fn a_backend_that_dies_while_it_drains_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_answer_that_stops_with_its_machine_is_asked_for_elsewhere() {
+    // Healthy until it has sent half an answer; silent from then on.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dying = Endpoint::new("dying", listener.local_addr().unwrap());
+    let silent = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = silent.clone();
+    let task = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let n = stream.read(&mut head).await.unwrap();
+            let probe = head[..n].starts_with(b"GET /healthz");
+            if probe && !state.load(Ordering::Relaxed) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            } else if !probe {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+                state.store(true, Ordering::Relaxed);
+            }
+            held.push(stream);
+        }
+    });
+    let rules = Probes::default().interval(Duration::from_millis(100)).timeout(Duration::from_millis(100));
+    let front = Front::start(quick().probe_with("/healthz", rules), [dying]).await;
+    front.until("it is ready", |load| load.endpoints[0].state == balancer::State::Ready).await;
+    let good = Backend::named("whole").await;
+    let began = Instant::now();
+    let (answer, ()) = tokio::join!(front.get("/"), async {
+        front.until("it went silent", |_| silent.load(Ordering::Relaxed)).await;
+        front.gateway.apply(Update::Add(good.endpoint("good")));
+    });
+    assert_eq!(answer, (200, "whole".to_owned()));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_is_not_given_up_on_suspicion() {
     let suspect = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let state = suspect.clone();
