@@ -89,6 +89,8 @@ pub(crate) enum Failure {
     Reset { unsent: bool, why: String },
     /// No head in time.
     Timeout,
+    /// The request's own time was up before the endpoint had had what an attempt may take.
+    Late,
     /// The endpoint turned unreachable meanwhile; `unsent` as above.
     Abandoned { unsent: bool },
     /// The client's body broke off or stood still.
@@ -101,7 +103,7 @@ impl Failure {
             Self::Connect(_) => Outcome::ConnectFailed,
             Self::Reset { .. } => Outcome::Reset,
             Self::Timeout => Outcome::Timeout,
-            Self::Local(_) | Self::Abandoned { .. } | Self::Client => Outcome::Cancelled,
+            Self::Local(_) | Self::Late | Self::Abandoned { .. } | Self::Client => Outcome::Cancelled,
         }
     }
 
@@ -109,7 +111,7 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::Local(_) => true,
             Self::Reset { unsent, .. } | Self::Abandoned { unsent } => *unsent,
-            Self::Timeout | Self::Client => false,
+            Self::Timeout | Self::Late | Self::Client => false,
         }
     }
 }
@@ -140,11 +142,14 @@ pub(crate) async fn attempt(
             other => return other,
         }
     }
-    let within =
-        config.connect_timeout.min(outgoing.deadline(config).saturating_duration_since(Instant::now()));
+    let left = outgoing.deadline(config).saturating_duration_since(Instant::now());
+    let within = config.connect_timeout.min(left);
     let connection = tokio::select! {
         biased;
-        connection = upstream.connect(within) => connection?,
+        connection = upstream.connect(within) => connection.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => late(config, within, config.connect_timeout, Failure::from(error)),
+            _ => Failure::from(error),
+        })?,
         () = unreachable(&mut down) => return Err(Failure::Abandoned { unsent: true }),
     };
     send(config, connection, upstream, outgoing, &mut down).await
@@ -209,9 +214,13 @@ async fn whole(
         return Ok(Answer::Whole(Response::from_parts(parts, Bytes::new())));
     }
     let most = usize::try_from(config.whole_response_limit).unwrap_or(usize::MAX);
+    // An answer that overtakes a slow upload has its time.
+    let left = outgoing.deadline(config).saturating_duration_since(Instant::now());
+    let within =
+        if outgoing.body.starved() { config.response_timeout } else { config.response_timeout.min(left) };
     let read = tokio::select! {
         biased;
-        read = timeout(config.response_timeout, Limited::new(body, most).collect()) => read,
+        read = timeout(within, Limited::new(body, most).collect()) => read,
         () = unreachable(down), if outgoing.is_repeatable() => {
             return Err(Failure::Abandoned { unsent: false });
         }
@@ -222,7 +231,7 @@ async fn whole(
             Ok(Answer::Whole(Response::from_parts(parts, collected.to_bytes())))
         }
         Ok(Err(error)) => Err(Failure::Reset { unsent: false, why: error.to_string() }),
-        Err(_) => Err(Failure::Timeout),
+        Err(_) => Err(late(config, within, config.response_timeout, Failure::Timeout)),
     }
 }
 
@@ -240,7 +249,17 @@ fn patience(config: &Config, outgoing: &Outgoing, began: Instant) -> Result<Inst
         return if now < until { Ok(until.min(look)) } else { Err(Failure::Client) };
     }
     let until = (last + config.response_timeout).min(outgoing.deadline(config));
-    if now < until { Ok(until) } else { Err(Failure::Timeout) }
+    if now < until {
+        return Ok(until);
+    }
+    Err(late(config, now - last, config.response_timeout, Failure::Timeout))
+}
+
+/// Whose failure it is that an endpoint did not do something in time.
+fn late(config: &Config, had: Duration, may: Duration, failure: Failure) -> Failure {
+    // Where one attempt may take as long as the whole request, some of that is gone before it begins.
+    let fair = may.min(config.total_timeout.mul_f64(0.9));
+    if had < fair { Failure::Late } else { failure }
 }
 
 async fn unreachable(down: &mut watch::Receiver<bool>) {

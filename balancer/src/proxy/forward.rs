@@ -214,6 +214,10 @@ fn give_up(failure: &Failure) -> Refusal {
         Failure::Connect(why) => bad(format!("no endpoint could be reached: {why}")),
         Failure::Reset { why, .. } => bad(format!("the endpoint broke off before it answered: {why}")),
         Failure::Abandoned { .. } => bad("the endpoint became unreachable before it answered".to_owned()),
+        Failure::Late => {
+            let why = "the time for the request was up before an endpoint answered";
+            Refusal::new(StatusCode::GATEWAY_TIMEOUT, why)
+        }
         Failure::Timeout | Failure::Client => {
             Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the endpoint did not answer in time")
         }

@@ -152,6 +152,27 @@ async fn a_short_answer_that_stops_with_its_machine_is_asked_for_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_cut_short_by_the_requests_own_time_is_blamed_on_nobody() {
+    let ((a, first), (b, second)) = (black_hole().await, black_hole().await);
+    let ms = Duration::from_millis;
+    let config = quick().response_timeout(ms(400)).total_timeout(ms(600));
+    let front = Front::start(config, [Endpoint::new("a", a), Endpoint::new("b", b)]).await;
+    let (status, why) = front.get("/").await;
+    assert_eq!(status, 504, "{why}");
+    assert!(why.starts_with("the time for the request was up"), "{why}");
+    let load = front.gateway.load();
+    let counted: Vec<_> = load.endpoints.iter().map(|e| (e.requests, e.failures)).collect();
+    assert!(counted == [(1, 1), (1, 0)] || counted == [(1, 0), (1, 1)], "{counted:?}");
+    // An endpoint that has all of a request's time, and does not answer, is at fault.
+    let config = quick().total_timeout(ms(300));
+    let alone = Front::start(config, [Endpoint::new("a", a)]).await;
+    assert_eq!(alone.get("/").await.0, 504);
+    assert_eq!(alone.gateway.load().endpoints[0].failures, 1);
+    first.abort();
+    second.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_is_not_given_up_on_suspicion() {
     let suspect = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let state = suspect.clone();
