@@ -135,7 +135,15 @@ pub(crate) async fn attempt(
     // that can't be repeated that matters.
     let recent =
         if idempotent { config.idle_timeout } else { Duration::from_secs(2).min(config.idle_timeout) };
-    if let Some(connection) = upstream.checkout(recent) {
+    // After an answer's last byte a connection needs a moment until it takes the next request; a fresh one takes
+    // its first at any time, however long this machine needs to get round to it.
+    let mut reused = upstream.checkout(recent);
+    if let Some(connection) = &mut reused
+        && !matches!(timeout(READY, connection.sender.ready()).await, Ok(Ok(())))
+    {
+        reused = None;
+    }
+    if let Some(connection) = reused {
         match send(config, connection, upstream, outgoing, &mut down).await {
             // Not the endpoint's failure: it had closed, or was just closing, what was idle.
             Err(Failure::Reset { unsent, .. }) if (unsent || idempotent) && outgoing.body.can_start() => {}
@@ -162,11 +170,6 @@ async fn send(
     outgoing: &Outgoing,
     down: &mut watch::Receiver<bool>,
 ) -> Result<Answer, Failure> {
-    // After an answer's last byte the connection needs a moment until it takes the next request.
-    let ready = timeout(READY, connection.sender.ready()).await;
-    if !matches!(ready, Ok(Ok(()))) {
-        return Err(Failure::Reset { unsent: true, why: "the connection was closed".to_owned() });
-    }
     let Some(request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
     let began = Instant::now();
     let sent = connection.sender.try_send_request(request);

@@ -117,6 +117,8 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
             Ok(answer) => {
                 lease.responded(answer.status(), now);
                 inner.follow();
+                // As many answers as come, so many more can be asked for.
+                inner.wake(1);
                 if answer.status() == 101 {
                     lease.finish(crate::Outcome::Reset, now);
                     let why = "the endpoint switched protocols without being asked";

@@ -99,6 +99,9 @@ pub(crate) struct Counters {
 
 /// Events kept for [`Gateway::events`].
 const LOG: usize = 512;
+/// Waiting requests that go at a time, with each change and each beat: an endpoint that has just come up must not
+/// get a thousand at once.
+const BATCH: usize = 64;
 
 impl Gateway {
     /// A gateway for `pool`; nothing runs until [`serve`](Self::serve). With [`Config::probe`] it switches the
@@ -192,27 +195,32 @@ impl Inner {
         self.start.elapsed()
     }
 
-    /// Brings connections and the waiting room in line with the pool, if it has changed.
-    pub(crate) fn follow(&self) {
+    /// Brings connections and the waiting room in line with the pool; whether it had changed.
+    pub(crate) fn follow(&self) -> bool {
+        let mut changed = false;
         if self.followed.load(Ordering::Acquire) != self.pool.generation() + 1 {
             let _one = lock(&self.following);
             let snapshot = self.pool.snapshot();
             if self.followed.load(Ordering::Acquire) != snapshot.generation() + 1 {
                 self.upstreams.follow(&snapshot);
                 self.followed.store(snapshot.generation() + 1, Ordering::Release);
+                changed = true;
             }
         }
-        self.wake();
+        if changed {
+            self.wake(BATCH);
+        }
+        changed
     }
 
-    /// Wakes who may go: all when there is a ready endpoint, one for a trial.
-    pub(crate) fn wake(&self) {
+    /// Wakes who may go: up to `most` when there is a ready endpoint, one for a trial.
+    pub(crate) fn wake(&self, most: usize) {
         if self.room.inside() == 0 {
             return;
         }
         let snapshot = self.pool.snapshot();
         if snapshot.ready() > 0 {
-            self.room.wake(usize::MAX);
+            self.room.wake(most);
         } else if snapshot.wants_trial() {
             self.room.wake(1);
         }
@@ -221,7 +229,9 @@ impl Inner {
     /// What is to be done again and again while it serves.
     pub(crate) fn beat(&self) {
         self.pool.tick(self.now());
-        self.follow();
+        if !self.follow() {
+            self.wake(BATCH);
+        }
         self.collect_events();
     }
 
@@ -275,4 +285,35 @@ impl Drop for Ticket {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    #[tokio::test]
+    async fn the_waiting_go_in_batches() {
+        let pool = Arc::new(Pool::new(crate::Config::default(), 7).unwrap());
+        let gateway = Gateway::new(pool, Config::default()).unwrap();
+        let room = &gateway.inner.room;
+        let places: Vec<_> = (0..150).map(|_| room.enter().unwrap()).collect();
+        let mut waiting: Vec<_> = places.iter().map(|place| place.sleep()).collect();
+        let mut woken = || {
+            waiting.retain_mut(|sleeper| sleeper.try_recv().is_err());
+            150 - waiting.len()
+        };
+        gateway.inner.beat();
+        assert_eq!(woken(), 0);
+        gateway.apply(Update::Add(Endpoint::new("a", ([127, 0, 0, 1], 1).into())));
+        assert_eq!(woken(), BATCH);
+        // Neither picks nor failures hurry it; an answer does, by one.
+        gateway.inner.follow();
+        assert_eq!(woken(), BATCH);
+        gateway.inner.wake(1);
+        assert_eq!(woken(), BATCH + 1);
+        gateway.inner.beat();
+        gateway.inner.beat();
+        assert_eq!(woken(), 150);
+    }
 }
