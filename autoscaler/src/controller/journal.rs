@@ -20,7 +20,9 @@ pub trait Journal: Send + Sync {
     /// Appends an entry.
     ///
     /// # Errors
-    /// When it was not kept; it is gone then.
+    /// When it was not kept. What changed something (a written decision, a leadership that began or ended) is then tried
+    /// again before the next entry. It can therefore come twice, if it was kept and the answer came too late. Any other
+    /// entry is left out.
     async fn record(&self, entry: JournalEntry) -> Result<(), JournalError>;
 
     /// The state that was saved last, by whichever leader.

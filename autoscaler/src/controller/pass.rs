@@ -33,6 +33,8 @@ pub(super) struct Pass<'a> {
     pub(super) target: &'a dyn ScaleTarget,
     pub(super) held: &'a Held,
     pub(super) tick: Duration,
+    /// How long one read or write may take.
+    pub(super) limit: Duration,
     /// `None` until the first observation.
     pub(super) state: Option<State>,
 }
@@ -141,7 +143,7 @@ impl Pass<'_> {
 
     /// The source's readings; a source that does not answer in time makes every signal unknown.
     async fn read_signals(&self, policy: &Policy) -> Vec<(String, Reading)> {
-        let limit = self.tick / 3;
+        let limit = self.limit;
         if let Ok(readings) = timeout(limit, self.source.read(self.service)).await {
             return readings;
         }
@@ -156,7 +158,7 @@ impl Pass<'_> {
         tried: &str,
         call: impl Future<Output = Result<T, ScaleError>>,
     ) -> Result<T, ScaleError> {
-        let limit = self.tick / 3;
+        let limit = self.limit;
         timeout(limit, call).await.unwrap_or_else(|_| {
             Err(ScaleError::TimedOut { service: self.service.to_owned(), tried: tried.to_owned(), limit })
         })

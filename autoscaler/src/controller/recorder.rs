@@ -1,11 +1,12 @@
 //! The journal as the loop sees it: with deadlines, without repetition, never in the way.
 
+use std::collections::VecDeque;
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::clock::now;
@@ -20,6 +21,8 @@ pub(super) struct Recorder {
     service: String,
     journal: Arc<dyn Journal>,
     limit: Duration,
+    /// Changes that are not known to be kept, oldest first.
+    unkept: VecDeque<JournalEntry>,
     last: Option<(Kind, Duration)>,
     left_out: u32,
     saved_at: Option<Duration>,
@@ -42,6 +45,7 @@ impl Recorder {
             service: service.to_owned(),
             journal,
             limit,
+            unkept: VecDeque::new(),
             last: None,
             left_out: 0,
             saved_at: None,
@@ -49,7 +53,7 @@ impl Recorder {
         }
     }
 
-    /// Records an event, unless it repeats the last one within a minute.
+    /// Records an event, unless it repeats the last one within a minute. What is dropped while it waits loses no change.
     pub(super) async fn record(&mut self, term: Option<Term>, mode: Mode, event: Event) {
         let at = now();
         let kind = Kind::of(term, mode, &event);
@@ -58,6 +62,7 @@ impl Recorder {
         });
         if repeats {
             self.left_out = self.left_out.saturating_add(1);
+            self.flush().await;
             return;
         }
         self.last = Some((kind, at));
@@ -68,8 +73,42 @@ impl Recorder {
         }
         let left_out = std::mem::take(&mut self.left_out);
         let entry = JournalEntry { at, service: self.service.clone(), term, mode, event, left_out };
-        let recorded = timeout(self.limit, self.journal.record(entry)).await;
-        self.tell("recording", recorded);
+        if is_change(&entry.event) {
+            // Before the first await, so that a lease that goes meanwhile does not take the entry with it.
+            self.keep(entry);
+            self.flush().await;
+        } else if self.flush().await {
+            let recorded = timeout(self.limit, self.journal.record(entry)).await;
+            if self.tell("recording", recorded).is_none() {
+                // Nobody was told, so the next one like it repeats nothing.
+                self.last = None;
+            }
+        } else {
+            // A journal that has just failed is not waited for twice in a pass.
+            self.last = None;
+        }
+    }
+
+    /// Records the changes that are not known to be kept, within one deadline. Returns whether all are kept now.
+    pub(super) async fn flush(&mut self) -> bool {
+        let until = Instant::now() + self.limit;
+        while let Some(entry) = self.unkept.front() {
+            let recorded = timeout_at(until, self.journal.record(entry.clone())).await;
+            if self.tell("recording", recorded).is_none() {
+                return false;
+            }
+            self.unkept.pop_front();
+        }
+        true
+    }
+
+    fn keep(&mut self, entry: JournalEntry) {
+        if self.unkept.len() >= MAX_UNKEPT
+            && let Some(lost) = self.unkept.pop_front()
+        {
+            warn!(target: "autoscaler", service = %self.service, entry = %lost, "journal entry given up");
+        }
+        self.unkept.push_back(entry);
     }
 
     /// The saved state. One that can't be read is none, which is the careful choice: nothing is removed until a whole
@@ -84,9 +123,10 @@ impl Recorder {
         let at = now();
         let due = self.saved_at.is_none_or(|saved| at.saturating_sub(saved) >= SAVE_EVERY);
         if changed || due {
-            self.saved_at = Some(at);
+            // None until it is known to be kept: the limits of the next leader rest on it.
+            self.saved_at = None;
             let saved = timeout(self.limit, self.journal.save_state(&self.service, state)).await;
-            self.tell("saving the state", saved);
+            self.saved_at = self.tell("saving the state", saved).map(|()| at);
         }
     }
 
@@ -133,6 +173,8 @@ fn is_change(event: &Event) -> bool {
     }
 }
 
+/// Changes kept for a journal that fails; hours of a calm service.
+const MAX_UNKEPT: usize = 64;
 /// How long a repeated event stays quiet.
 const QUIET: Duration = Duration::from_secs(60);
 /// A quarter of the default window of the way down is what a new leader may have to see again.

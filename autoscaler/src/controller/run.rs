@@ -20,7 +20,8 @@ use crate::validate::PolicyErrors;
 /// Scales one service: see the [module](super) for what it needs.
 ///
 /// Each tick reads the signals and the target at the same time, decides, and writes if there is something to write.
-/// Every call outside has a deadline below the tick. A conflict is read and decided anew at once, up to twice; a
+/// Every call outside has a deadline: a third of the tick for reads and writes, an eighth for the journal, and a second at
+/// least, because a busy machine needs that long; so a pass can outlast a short tick, by seconds. A conflict is read and decided anew at once, up to twice; a
 /// target that can't be read makes the ticks longer, up to eightfold; ticks vary by 10 % so that many controllers
 /// don't move in step.
 pub struct Controller {
@@ -84,12 +85,13 @@ impl Controller {
             warn!(target: "autoscaler", service, tick = ?self.tick,
                 "the tick is not shorter than the policy's max_gap: nothing will ever be removed");
         }
-        let mut recorder = Recorder::new(service, Arc::clone(&self.journal), self.tick / 8);
+        let limit = (self.tick / 8).max(LEAST_LIMIT);
+        let mut recorder = Recorder::new(service, Arc::clone(&self.journal), limit);
         let mut failures = 0;
         while !shutdown.is_cancelled() {
             let acquired = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
                 acquired = self.lease.acquire() => acquired,
             };
             match acquired {
@@ -97,7 +99,7 @@ impl Controller {
                     failures = 0;
                     self.lead(&held, &mut recorder, &shutdown).await;
                     // Best effort: without it the lease runs out by itself.
-                    let _ = timeout(self.tick, self.lease.release(&held)).await;
+                    let _ = timeout(self.tick.max(LEAST_LIMIT), self.lease.release(&held)).await;
                 }
                 Err(error) => {
                     let why = chain(&error);
@@ -109,6 +111,7 @@ impl Controller {
             // A lease that is lost as soon as it is held must not make a busy loop.
             self.pause(backed_off(self.tick.min(LEASE_PAUSE), failures), &shutdown).await;
         }
+        recorder.flush().await;
     }
 
     /// Acts as the leader until the lease is lost or shutdown.
@@ -144,6 +147,7 @@ impl Controller {
             target: self.target.as_ref(),
             held,
             tick: self.tick,
+            limit: (self.tick / 3).max(LEAST_LIMIT),
             state: recorder.load_state().await,
         };
         let mut failures = 0;
@@ -180,5 +184,7 @@ fn backed_off(pause: Duration, failures: u32) -> Duration {
 /// Fast enough to double every 15 s, slow enough for three reads within a signal's default age.
 const TICK: Duration = Duration::from_secs(5);
 const MIN_TICK: Duration = Duration::from_millis(100);
+/// What a call outside gets at least: a read and a compare-and-set, or some new connections, on a busy machine.
+const LEAST_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before a lease is asked for again.
 const LEASE_PAUSE: Duration = Duration::from_secs(1);

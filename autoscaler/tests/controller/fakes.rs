@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) target_faults: VecDeque<Fault>,
     pub(crate) write_faults: VecDeque<Fault>,
     pub(crate) journal_fails: bool,
+    /// What happens when a written decision is recorded.
+    pub(crate) record_faults: VecDeque<Fault>,
     pub(crate) reads: u32,
     pub(crate) tries: u32,
     /// Every write that happened: when, what, under which term.
@@ -204,6 +206,11 @@ impl FakeJournal {
 impl Journal for FakeJournal {
     async fn record(&self, entry: JournalEntry) -> Result<(), JournalError> {
         self.check()?;
+        if matches!(&entry.event, Event::Decided { outcome: Outcome::Written { .. }, .. }) {
+            let fault = self.world.lock().record_faults.pop_front();
+            let suffered = self.world.suffer(fault).await;
+            suffered.map_err(|error| JournalError::unavailable("web", "writing", error))?;
+        }
         self.memory.record(entry).await
     }
 

@@ -125,3 +125,90 @@ async fn a_journal_that_fails_stops_no_decision() {
     assert_eq!(running.world.counts(), [6]);
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_short_tick_leaves_a_busy_machine_time_to_answer() {
+    let slow = Fault::Slow(Duration::from_millis(900));
+    let world = World::new(2, 412.0);
+    {
+        let mut inner = world.lock();
+        inner.read_faults.push_back(slow);
+        inner.target_faults.push_back(slow);
+        inner.write_faults.push_back(slow);
+        inner.record_faults.push_back(slow);
+    }
+    let running = Running::start(world, |controller| controller.tick(Duration::from_secs(1)));
+    sleep(Duration::from_millis(2_000)).await;
+    assert_eq!(running.world.counts(), [6]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.outcomes(), [Outcome::Written { version: Some(1) }]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_tick_gives_up_what_hangs_after_a_second() {
+    let world = World::new(2, 412.0);
+    {
+        let mut inner = world.lock();
+        inner.read_faults.push_back(Fault::Slow(Duration::from_secs(3_600)));
+        inner.target_faults.push_back(Fault::Slow(Duration::from_secs(3_600)));
+    }
+    let running = Running::start(world, |controller| controller.tick(Duration::from_millis(100)));
+    sleep(Duration::from_millis(1_050)).await;
+    let event = &running.events()[1];
+    assert!(matches!(event, Event::TargetFailed { why } if why.contains("within 1s")), "{event:?}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.world.counts(), [6]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_written_decision_that_was_not_recorded_is_recorded_later() {
+    for fault in [Fault::Fail, Fault::Slow(Duration::from_secs(3_600))] {
+        let world = World::new(2, 412.0);
+        world.lock().record_faults.extend([fault; 2]);
+        let running = Running::start(world, |controller| controller);
+        sleep(TICK * 4).await;
+        assert_eq!(running.world.counts(), [6]);
+        let written = |outcome: &&Outcome| matches!(outcome, Outcome::Written { .. });
+        assert_eq!(running.outcomes().iter().filter(written).count(), 1, "{:#?}", running.sentences());
+        running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_written_decision_is_recorded_even_if_the_lease_goes_or_the_end_comes_meanwhile() {
+    let written = [Outcome::Written { version: Some(1) }];
+    let world = World::new(2, 412.0);
+    world.lock().record_faults.push_back(Fault::Slow(Duration::from_millis(500)));
+    let running = Running::start(world, |controller| controller);
+    sleep(Duration::from_millis(100)).await;
+    running.lease.lock().blocked = true;
+    running.lease.lose();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(running.outcomes(), written);
+    assert_eq!(running.events().last(), Some(&Event::LeaseLost));
+    running.stop().await;
+
+    let world = World::new(2, 412.0);
+    world.lock().record_faults.push_back(Fault::Slow(Duration::from_millis(500)));
+    let running = Running::start(world, |controller| controller);
+    sleep(Duration::from_millis(100)).await;
+    let journal = running.journal.clone();
+    running.stop().await;
+    assert!(matches!(&journal.entries()[1].event, Event::Decided { outcome, .. } if *outcome == written[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failing_journal_missed_is_told_when_it_is_back() {
+    let world = World::new(4, 280.0);
+    world.lock().journal_fails = true;
+    let running = Running::start(world, |controller| controller);
+    sleep(TICK * 2).await;
+    assert_eq!(running.events(), []);
+    running.world.lock().journal_fails = false;
+    sleep(TICK * 2).await;
+    assert_eq!(running.events()[0], Event::Leading);
+    assert!(matches!(&running.outcomes()[0], Outcome::Held), "{:#?}", running.sentences());
+    running.stop().await;
+}
