@@ -91,7 +91,8 @@ pub enum RateLimit {
         period: Duration,
     },
     /// At most `p` percent, of the count at the start of the period, per period. Up rounds up, so that a small
-    /// percentage still moves by one; down keeps the rounded-down rest.
+    /// percentage still moves by one, and takes a start at zero for one, so that zero can be left; down keeps the
+    /// rounded-down rest.
     Percent {
         /// Percent; 100 doubles on the way up.
         p: u32,
@@ -114,7 +115,7 @@ impl RateLimit {
         match *self {
             Self::Count { n, .. } => start.saturating_add(n),
             Self::Percent { p, .. } => {
-                let grown = (u64::from(start) * (100 + u64::from(p))).div_ceil(100);
+                let grown = (u64::from(start.max(1)) * (100 + u64::from(p))).div_ceil(100);
                 u32::try_from(grown).unwrap_or(u32::MAX)
             }
         }
@@ -161,6 +162,7 @@ mod tests {
     #[test]
     fn small_percentages_still_move_and_large_ones_saturate() {
         assert_eq!(RateLimit::Percent { p: 1, period: MINUTE }.highest(3), 4);
+        assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(0), 2);
         assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(u32::MAX), u32::MAX);
         assert_eq!(RateLimit::Percent { p: 250, period: MINUTE }.lowest(9), 0);
         assert_eq!(RateLimit::Count { n: 4, period: MINUTE }.highest(u32::MAX - 1), u32::MAX);

@@ -150,7 +150,7 @@ proptest! {
             let old = before.clone().find(|(seen, _)| observation.now - seen.now >= window);
             let start = old.map_or(steps[0].0.current, |(_, decision)| decision.replicas());
             let replicas = decision.replicas();
-            let grown = u64::from(start) * u64::from(100 + p);
+            let grown = u64::from(start.max(1)) * u64::from(100 + p);
             if replicas > observation.current && observation.current >= policy.min {
                 prop_assert!(replicas <= start + n, "{}", decision);
                 prop_assert!(u64::from(replicas) * 100 < grown + 100, "{}", decision);
@@ -161,6 +161,21 @@ proptest! {
                 prop_assert!(replicas >= lowest, "{} from {}", decision, start);
             }
         }
+    }
+
+    #[test]
+    fn a_percentage_alone_leaves_zero(p in 1..200u32, period in 1..90u64, load in 1.0..4_000.0f64) {
+        let limit = RateLimit::Percent { p, period: Duration::from_secs(period) };
+        let policy = Policy::default()
+            .bounds(0, 10)
+            .signal(SignalPolicy::new("load", Target::AveragePerInstance(1.0)))
+            .up(Direction::new().limit(limit));
+        // To zero by its own decision, and then a load.
+        let mut ticks = vec![Tick { after: 100, load: Some(0.0), ready: 10 }; 2];
+        ticks.push(Tick { after: 100, load: Some(load), ready: 10 });
+        let (seen, decision) = play(&policy, &ticks).0.pop().unwrap();
+        prop_assert_eq!(seen.current, 0);
+        prop_assert!(decision.replicas() > 0, "{}", decision);
     }
 
     #[test]
