@@ -25,6 +25,7 @@
 #![deny(missing_docs)]
 
 mod behavior;
+mod changes;
 #[cfg(feature = "controller")]
 pub mod controller;
 mod decide;

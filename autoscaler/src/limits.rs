@@ -18,13 +18,13 @@ pub(crate) struct Limit {
 
 /// The highest count allowed; never below the present one. `None` without a limit.
 pub(crate) fn up(direction: &Direction, state: &State, now: Duration, current: u32) -> Option<Limit> {
-    let allowed = |limit: &RateLimit, start| limit.highest(start).max(current);
+    let allowed = |limit: &RateLimit, (lowest, _)| (limit.highest(lowest).max(current), lowest);
     pick(direction, state, now, current, "adding instances is disabled", '+', allowed)
 }
 
 /// The lowest count allowed; never above the present one. `None` without a limit.
 pub(crate) fn down(direction: &Direction, state: &State, now: Duration, current: u32) -> Option<Limit> {
-    let allowed = |limit: &RateLimit, start| limit.lowest(start).min(current);
+    let allowed = |limit: &RateLimit, (_, highest)| (limit.lowest(highest).min(current), highest);
     pick(direction, state, now, current, "removing instances is disabled", '-', allowed)
 }
 
@@ -35,14 +35,14 @@ fn pick(
     current: u32,
     disabled: &str,
     sign: char,
-    allowed: impl Fn(&RateLimit, u32) -> u32,
+    allowed: impl Fn(&RateLimit, (u32, u32)) -> (u32, u32),
 ) -> Option<Limit> {
     if direction.select == Select::Disabled {
         return Some(Limit { count: current, rule: disabled.to_owned(), start: None, closed: true });
     }
     let options = direction.limits.iter().map(|limit| {
-        let start = state.start_of_period(now, limit.period(), current);
-        (allowed(limit, start), start, limit)
+        let (count, start) = allowed(limit, state.start_of_period(now, limit.period(), current));
+        (count, start, limit)
     });
     // The distance from the present count is how permissive a limit is, in either direction.
     let distance = |&(count, ..): &(u32, u32, &RateLimit)| count.abs_diff(current);

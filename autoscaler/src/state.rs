@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::{self, Change};
 use crate::decision::Action;
 use crate::observation::Observation;
 use crate::policy::Policy;
@@ -44,13 +45,6 @@ struct Mark {
     replicas: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Change {
-    at: Duration,
-    added: u32,
-    removed: u32,
-}
-
 impl State {
     /// A memory that begins now, with `current` instances wanted: nothing is removed until a whole window of the way
     /// down was seen. ([`State::default`] does the same at its first observation.)
@@ -80,11 +74,8 @@ impl State {
         if current != last.replicas {
             let ours = self.pending.filter(|pending| pending.replicas == current);
             renew |= ours.is_none();
-            self.changes.push(Change {
-                at: ours.map_or(now, |pending| pending.at),
-                added: current.saturating_sub(last.replicas),
-                removed: last.replicas.saturating_sub(current),
-            });
+            let at = ours.map_or(now, |pending| pending.at);
+            self.changes.push(Change::new(at, last.replicas, current));
             self.own_zero = current == 0 && ours.is_some();
             self.pending = None;
         }
@@ -122,14 +113,10 @@ impl State {
     }
 
     /// The count at the start of the period that ends now, as the rate limits see it: the present one without what
-    /// was added in it, and with what was removed.
-    pub(crate) fn start_of_period(&self, now: Duration, period: Duration, current: u32) -> u32 {
-        let recent = self.changes.iter().filter(|change| now.saturating_sub(change.at) < period);
-        let (added, removed) = recent.fold((0u64, 0u64), |(added, removed), change| {
-            (added.saturating_add(change.added.into()), removed.saturating_add(change.removed.into()))
-        });
-        let start = u64::from(current).saturating_add(removed).saturating_sub(added);
-        u32::try_from(start).unwrap_or(u32::MAX)
+    /// was added in it, and with what was removed. The lowest and the highest that it may have been, which differ only
+    /// if there were too many changes to keep each.
+    pub(crate) fn start_of_period(&self, now: Duration, period: Duration, current: u32) -> (u32, u32) {
+        changes::start(&self.changes, now, period, current)
     }
 
     /// Notes that every signal is known.
@@ -181,6 +168,7 @@ impl State {
         self.lows.retain(|mark| fresh(mark.at, up));
         let period = policy.longest_period();
         self.changes.retain(|change| fresh(change.at, period));
+        changes::fold(&mut self.changes);
     }
 
     /// A state read from elsewhere is not trusted with its own size.
@@ -189,8 +177,6 @@ impl State {
         self.known.truncate(policy.signals.len());
         fold(&mut self.highs, u32::max);
         fold(&mut self.lows, u32::min);
-        let surplus = self.changes.len().saturating_sub(MAX_CHANGES);
-        self.changes.drain(..surplus);
     }
 
     /// After the clock stepped back: nothing lies in the future.
@@ -220,8 +206,6 @@ fn within(marks: &[Mark], now: Duration, window: Duration) -> impl Iterator<Item
 
 /// Distinct proposals kept per window; only a load that moves one way for the whole window reaches it.
 const MAX_MARKS: usize = 48;
-/// Changes kept for rate limits: one per decision over the longest period of a calm policy.
-const MAX_CHANGES: usize = 64;
 
 #[cfg(test)]
 mod tests {

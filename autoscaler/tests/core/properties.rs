@@ -179,6 +179,35 @@ proptest! {
     }
 
     #[test]
+    fn no_rate_limit_is_passed_however_often_the_count_changes(
+        counts in prop::collection::vec(1..60u32, 100..260), n in 1..6u32, period in 80..300u64, more in any::<bool>(),
+    ) {
+        let window = Duration::from_secs(period);
+        let limited = Direction::new().limit(RateLimit::Count { n, period: window });
+        let policy = Policy::default()
+            .bounds(0, 10_000)
+            .signal(SignalPolicy::new("load", Target::AveragePerInstance(1.0)))
+            .up(limited.clone())
+            .down(limited);
+        // Somebody else changes the count each second; our own decision is made at the end alone.
+        let mut state = State::seeded(30, Duration::from_secs(1_000));
+        let mut history = vec![(1_000, 30)];
+        let mut decision = None;
+        for (second, current) in (1_001..).zip(counts) {
+            history.push((second, current));
+            let load = if more { 5_000.0 } else { 0.0 };
+            let seen = seen(second, current, &Tick { after: 1, load: Some(load), ready: 60 });
+            let (decided, next) = decide(&policy, &state, &seen);
+            (decision, state) = (Some(decided), next);
+        }
+        let (decision, &(now, current)) = (decision.unwrap(), history.last().unwrap());
+        let start = history.iter().rev().find(|(second, _)| now - second >= period).map_or(30, |&(_, count)| count);
+        let replicas = decision.replicas();
+        prop_assert!(replicas <= current.max(start + n), "{decision}, {start} a period ago");
+        prop_assert!(replicas >= current.min(start.saturating_sub(n)), "{decision}, {start} a period ago");
+    }
+
+    #[test]
     fn more_load_never_yields_fewer(
         policy in policy(target()), ticks in ticks(30), a in 0.0..4_000.0f64, b in 0.0..4_000.0f64, ready in 0..60u32,
     ) {
