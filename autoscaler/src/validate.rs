@@ -213,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn no_duration_is_without_end() {
+        let end = Duration::MAX;
+        let direction = || Direction::new().stabilization(end).limit(RateLimit::Count { n: 1, period: end });
+        let policy = Policy::balanced("in_flight", 70.0)
+            .signal(SignalPolicy::new("other", Target::Total(1.0)).max_age(end))
+            .up(direction())
+            .down(direction())
+            .burst(Some(Burst::new(end, 200)))
+            .max_gap(end);
+        let errors = policy.validate().unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "signals[1].max_age",
+                "behavior.up.stabilization",
+                "behavior.up.limits[0].period",
+                "behavior.down.stabilization",
+                "behavior.down.limits[0].period",
+                "burst.window",
+                "max_gap",
+            ]
+        );
+    }
+
+    #[test]
     fn policies_are_written_by_hand_in_seconds_and_unknown_fields_are_refused() {
         let text = r#"{"min": 2, "signals": [{"name": "in_flight", "target": {"average_per_instance": 70}}],
             "behavior": {"up": {"limits": [{"count": {"n": 4, "period": 15}}]}, "down": {"stabilization": 90.5}}}"#;

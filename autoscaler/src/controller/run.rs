@@ -59,10 +59,11 @@ impl Controller {
         })
     }
 
-    /// Sets the time between two decisions; at least 100 ms, and shorter than the policy's `max_gap`.
+    /// Sets the time between two decisions: 100 ms to an hour (what is beyond becomes the nearer end), and shorter than the
+    /// policy's `max_gap`.
     #[must_use]
     pub fn tick(mut self, tick: Duration) -> Self {
-        self.tick = tick.max(MIN_TICK);
+        self.tick = tick.clamp(MIN_TICK, MAX_TICK);
         self
     }
 
@@ -184,6 +185,8 @@ fn backed_off(pause: Duration, failures: u32) -> Duration {
 /// Fast enough to double every 15 s, slow enough for three reads within a signal's default age.
 const TICK: Duration = Duration::from_secs(5);
 const MIN_TICK: Duration = Duration::from_millis(100);
+/// The longest `max_gap`; and so no pause that is made of it overflows.
+const MAX_TICK: Duration = Duration::from_secs(3600);
 /// What a call outside gets at least: a read and a compare-and-set, or some new connections, on a busy machine.
 const LEAST_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before a lease is asked for again.

@@ -84,6 +84,17 @@ async fn a_policy_is_changed_live_and_a_bad_one_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tick_without_end_is_an_hour() {
+    let running = Running::start(World::new(2, 412.0), |controller| controller.tick(Duration::MAX));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(running.world.counts(), [6]);
+    running.world.lock().load = Some(700.0);
+    sleep(Duration::from_secs(3_600 * 2)).await;
+    assert_eq!(running.world.counts(), [6, 10]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_policy_is_refused_at_construction() {
     let world = World::new(4, 280.0);
     let controller = Controller::new(
