@@ -87,6 +87,9 @@ pub enum Event {
         why: String,
     },
     /// A higher term has written, so this controller stopped believing in its lease.
+    ///
+    /// If that happens anew with each lease and nobody else leads, the lock service was reset, so that its terms began
+    /// again below the one at the target. Nothing is scaled then until somebody removes that term from the target.
     Fenced {
         /// The higher term.
         by: Term,
@@ -137,7 +140,12 @@ impl fmt::Display for JournalEntry {
             Event::Leading => f.write_str("leading")?,
             Event::LeaseLost => write!(f, "the lease was lost; nothing is written until it is held again")?,
             Event::LeaseFailed { why } => write!(f, "no lease: {why}")?,
-            Event::Fenced { by } => write!(f, "term {by} wrote after this leader, which stops")?,
+            Event::Fenced { by } => write!(
+                f,
+                "term {by} stands at the target, above this leader's, which stops; if nobody leads under term {by}, the \
+                 lock service was reset: remove term {by} from the target by hand, or nothing is scaled until the \
+                 terms pass it"
+            )?,
             Event::Paused => f.write_str("paused")?,
             Event::TargetFailed { why } => write!(f, "nothing decided: {why}")?,
             Event::Decided { decision, outcome } => {

@@ -97,8 +97,9 @@ impl Controller {
             };
             match acquired {
                 Ok(held) => {
-                    failures = 0;
-                    self.lead(&held, &mut recorder, &shutdown).await;
+                    // A lease under which nothing can be done is worth no more than none.
+                    failures =
+                        if self.lead(&held, &mut recorder, &shutdown).await { 0 } else { failures + 1 };
                     // Best effort: without it the lease runs out by itself.
                     let _ = timeout(self.tick.max(LEAST_LIMIT), self.lease.release(&held)).await;
                 }
@@ -115,17 +116,19 @@ impl Controller {
         recorder.flush().await;
     }
 
-    /// Acts as the leader until the lease is lost or shutdown.
-    async fn lead(&self, held: &Held, recorder: &mut Recorder, shutdown: &CancellationToken) {
+    /// Acts as the leader until the lease is lost or shutdown. Returns false if it was fenced before it could act at all.
+    async fn lead(&self, held: &Held, recorder: &mut Recorder, shutdown: &CancellationToken) -> bool {
         let (service, term) = (self.service.as_str(), held.term);
         info!(target: "autoscaler", service, %term, "leading");
         recorder.record(Some(term), self.handle.mode(), Event::Leading).await;
+        let mut acted = false;
         let ended = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return true,
             () = held.lost.cancelled() => Ended::Lost,
-            ended = self.ticks(held, recorder) => ended,
+            ended = self.ticks(held, recorder, &mut acted) => ended,
         };
+        let in_vain = matches!(ended, Ended::Fenced { .. }) && !acted;
         let event = match ended {
             Ended::Lost => {
                 warn!(target: "autoscaler", service, %term, "lease lost");
@@ -137,10 +140,11 @@ impl Controller {
             }
         };
         recorder.record(Some(term), self.handle.mode(), event).await;
+        !in_vain
     }
 
-    /// One pass after another. Dropped at any await when the lease is lost.
-    async fn ticks(&self, held: &Held, recorder: &mut Recorder) -> Ended {
+    /// One pass after another. Dropped at any await when the lease is lost. Sets `acted` when a pass went well.
+    async fn ticks(&self, held: &Held, recorder: &mut Recorder, acted: &mut bool) -> Ended {
         let (mut policy, mut mode) = (self.handle.policy.subscribe(), self.handle.mode.subscribe());
         let mut pass = Pass {
             service: &self.service,
@@ -155,7 +159,7 @@ impl Controller {
         loop {
             let (policy_now, mode_now) = (policy.borrow_and_update().clone(), *mode.borrow_and_update());
             match pass.run(&policy_now, mode_now, recorder).await {
-                Ok(true) => failures = 0,
+                Ok(true) => (failures, *acted) = (0, true),
                 Ok(false) => failures += 1,
                 Err(ended) => return ended,
             }

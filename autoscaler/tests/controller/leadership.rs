@@ -89,6 +89,29 @@ async fn a_higher_term_ends_the_leadership_even_with_nothing_to_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fence_that_a_reset_lock_service_cannot_pass_says_what_to_do_and_is_no_hot_loop() {
+    let world = World::new(2, 412.0);
+    world.lock().status.last_term = Some(Term(70_000));
+    let running = Running::start(world, |controller| controller);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(running.world.lock().tries, 0);
+    let sentences = running.sentences();
+    assert_eq!(
+        sentences[1],
+        "web: term 70000 stands at the target, above this leader's, which stops; if nobody leads under term 70000, the \
+         lock service was reset: remove term 70000 from the target by hand, or nothing is scaled until the terms pass \
+         it [term 1]"
+    );
+    let asked = running.lease.lock().asked;
+    assert!(asked <= 12, "{asked} leases in a minute");
+    // Somebody removes it.
+    running.world.lock().status.last_term = None;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(running.world.counts(), [6]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lower_term_never_writes() {
     let world = World::new(4, 412.0);
     let now = Duration::from_secs(1);
