@@ -9,7 +9,7 @@ use crate::{
     id::{CommitId, StoreKey},
     lifetime::Lifetime,
     op::Gone,
-    record::{AppliedId, Entry, Record, State, Value},
+    record::{AppliedId, Entry, Head, Record, State, Value},
 };
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -125,6 +125,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
         let id = CommitId::from_bytes(input.array()?);
         record.applied.push_back(AppliedId { id, version: input.u64()?, merged: input.flag()? });
     }
+    record.head = Head::of(bytes);
     if input.0.is_empty() { Ok(record) } else { Err(broken("it goes on after its end")) }
 }
 

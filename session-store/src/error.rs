@@ -47,6 +47,21 @@ pub enum StoreError {
         /// What the last attempt met.
         reason: String,
     },
+    /// The primary has the write, but too few replicas confirmed it inside the call's deadline: a failover now may undo it. Sending it again is safe.
+    #[error(
+        "session store {store} did not make {action} durable: {acked} of {wanted} replicas confirmed it; check the replicas, or lower \
+         `replicas` in the store's URL"
+    )]
+    NotDurable {
+        /// Which store, password left out.
+        store: String,
+        /// What was tried.
+        action: &'static str,
+        /// How many replicas had to confirm.
+        wanted: u8,
+        /// How many did.
+        acked: u8,
+    },
     /// The stored bytes are no session record. They are left as they are.
     #[error(
         "a stored session record cannot be read: {reason}; it was written by something else or is damaged"
@@ -73,7 +88,7 @@ impl StoreError {
     /// The same call may succeed later: the store was away or slow.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::NotDurable { .. })
     }
 
     /// The setting is wrong; a person has to change it.
@@ -86,6 +101,12 @@ impl StoreError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout { .. })
+    }
+
+    /// The write is on the primary only.
+    #[must_use]
+    pub fn is_not_durable(&self) -> bool {
+        matches!(self, Self::NotDurable { .. })
     }
 
     /// The record would pass a limit.

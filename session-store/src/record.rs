@@ -1,6 +1,7 @@
 //! A session's record: what a store keeps under one key.
 
 use crate::{
+    codec::HEAD,
     id::{CommitId, StoreKey},
     lifetime::{Lifetime, UnixMillis},
     op::Gone,
@@ -28,6 +29,26 @@ pub struct Record {
     /// Removals up to this version may be forgotten.
     pub(crate) removed_floor: u64,
     pub(crate) applied: VecDeque<AppliedId>,
+    pub(crate) head: Head,
+}
+
+/// The first bytes of a record as a store read or wrote them: what a compare-and-set compares. No part of what the record says, so any two
+/// are equal.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Head(pub(crate) Option<[u8; HEAD]>);
+
+impl PartialEq for Head {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Head {}
+
+impl Head {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(bytes.first_chunk().copied())
+    }
 }
 
 /// Whether a record is a session, a pointer to one, or the memory of one.
@@ -93,6 +114,7 @@ impl Record {
             removed: VecDeque::new(),
             removed_floor: 0,
             applied: VecDeque::new(),
+            head: Head::default(),
         }
     }
 

@@ -41,6 +41,27 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// The reason why it does not.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// [`apply`](Self::apply) for who has loaded the record lately: a store may start from it and spare itself the read where nobody was faster.
+    /// The answer is the same.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    async fn apply_from(
+        &self,
+        key: &StoreKey,
+        seen: &Record,
+        op: Op,
+        durability: Durability,
+    ) -> Result<Applied, StoreError> {
+        let _ = seen;
+        self.apply(key, op, durability).await
+    }
+
+    /// What [`delete`](Self::delete), [`rotate`](Self::rotate) and [`revoke_all`](Self::revoke_all) wait for. What they undo would be a log-in.
+    fn durability(&self) -> Durability {
+        Durability::Primary
+    }
+
     /// Whether instances on several hosts share what this store holds.
     fn is_shared(&self) -> bool {
         false
@@ -112,7 +133,7 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     async fn rotate(&self, old: &StoreKey, new: &StoreKey, grace: Duration) -> Result<Applied, StoreError> {
         let id = Some(CommitId::random());
         let op = Op::Rotate { to: *new, principal: None, patch: Patch::new(), grace, id };
-        self.apply(old, op, Durability::Primary).await
+        self.apply(old, op, self.durability()).await
     }
 
     /// Ends a session, also when it is being rotated at the same time. Once this is answered, nothing brings it back.
@@ -122,7 +143,7 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     async fn delete(&self, key: &StoreKey) -> Result<Outcome, StoreError> {
         let mut key = *key;
         for _ in 0..MAX_HOPS {
-            let applied = self.apply(&key, Op::Delete, Durability::Primary).await?;
+            let applied = self.apply(&key, Op::Delete, self.durability()).await?;
             match applied.moved_to {
                 Some(to) => key = to,
                 None => return Ok(applied.outcome),
@@ -160,6 +181,23 @@ pub enum Durability {
     /// The primary has it. A failover at that moment may lose it.
     #[default]
     Primary,
+    /// This many replicas have confirmed it too, or the call fails with [`StoreError::NotDurable`]. A store on one host (SQLite, memory) has no
+    /// replicas that a failover could choose: there this is what `Primary` is.
+    Replicas {
+        /// How many. One of two keeps log-outs possible while a host is gone; all of them would not.
+        n: u8,
+        /// How long one attempt waits for them (at most 5 s); attempts go on until the call's deadline, for replicas need a moment to follow a
+        /// new primary.
+        timeout: Duration,
+    },
+}
+
+impl Durability {
+    /// `n` replicas within a second an attempt; `Primary` for 0.
+    #[must_use]
+    pub const fn replicas(n: u8) -> Self {
+        if n == 0 { Self::Primary } else { Self::Replicas { n, timeout: Duration::from_secs(1) } }
+    }
 }
 
 /// Opens the store that a URL names.
@@ -168,8 +206,11 @@ pub enum Durability {
 /// |---|---|
 /// | `memory:` | this process only |
 /// | `sqlite:PATH` | one host, several processes (feature `sqlite`) |
-/// | `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `HOST:PORT` | one Redis 6.2 or newer (feature `redis`) |
-/// | `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],../NAME[/DB]` | the master that the Sentinels name (feature `redis`) |
+/// | `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?replicas=N]`, `HOST:PORT` | one Redis 6.2 or newer (feature `redis`) |
+/// | `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],../NAME[/DB][?replicas=N]` | the master that the Sentinels name (feature `redis`) |
+///
+/// `replicas` is how many must confirm a log-out, a log-in or a revocation ([`Durability`]): 1 with Sentinel, whose failover would bring an ended
+/// session back otherwise; 0 for one Redis, which may have none, and then a lost log-out comes with the loss of that Redis.
 ///
 /// A Redis that cannot be reached yet is no error here: ask [`health`](SessionStore::health).
 ///

@@ -27,6 +27,8 @@ struct Probe {
     fail_loads: AtomicBool,
     fail_writes: AtomicBool,
     hang_writes: AtomicBool,
+    /// No replica confirms anything.
+    alone: AtomicBool,
 }
 
 impl Probe {
@@ -56,7 +58,20 @@ impl SessionStore for Probe {
         if self.hang_writes.load(SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.memory.apply(key, op, durability).await
+        let applied = self.memory.apply(key, op, durability).await;
+        if self.alone.load(SeqCst) && durability != Durability::Primary {
+            return Err(StoreError::NotDurable {
+                store: "probe".into(),
+                action: "write",
+                wanted: 1,
+                acked: 0,
+            });
+        }
+        applied
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::replicas(1)
     }
 
     async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
@@ -327,6 +342,31 @@ async fn an_outage_fails_closed() {
     assert_eq!(client.cookie, cookie, "an outage changed the cookie");
     client.store.fail_writes.store(false, SeqCst);
     assert_eq!(client.user().await, "ada");
+}
+
+/// What only the primary has is not shown as done: a log-out stays refused until a replica has it, however often it is tried.
+#[tokio::test]
+async fn a_log_out_that_is_not_durable_is_not_acknowledged() {
+    let logout = async |session: Session| {
+        let _ = session.logout().await;
+        ok("you are logged out")
+    };
+    let mut client = Client::new();
+    client.send(login).await;
+    client.store.alone.store(true, SeqCst);
+    for _ in 0..2 {
+        let response = client.send(logout).await;
+        assert_eq!((response.status(), response.body().as_str()), (StatusCode::SERVICE_UNAVAILABLE, ""));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert!(client.cookie.is_some(), "the browser forgot what it has to end");
+    }
+    assert_eq!(client.user().await, "", "it is over on the primary");
+    let again = async |session: Session| ok(session.login("grace").await.is_ok());
+    client.send(count).await; // an anonymous session, for a log-in that rotates
+    assert_eq!(client.send(again).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    client.store.alone.store(false, SeqCst);
+    assert_eq!(client.send(logout).await.body(), "you are logged out");
+    assert_eq!(client.cookie, None);
 }
 
 /// A handler that gives up on a commit cannot pass it off as done.

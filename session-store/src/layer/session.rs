@@ -55,6 +55,8 @@ enum SlotState {
     None,
     /// The client has been sent another id. A new session here would replace that one in the browser.
     Rotated,
+    /// Logged out or deleted.
+    Revoked,
     Live(StoreKey, Box<Record>),
     Failed(SessionError),
 }
@@ -147,12 +149,14 @@ impl Session {
         let mut slot = self.inner.slot.lock().await;
         self.loaded(&mut slot).await?;
         let (patch, id) = self.take();
-        if let SlotState::Live(key, _) = &slot.state {
+        if let SlotState::Live(key, record) = &slot.state {
             let (key, fresh) = (*key, SessionId::random());
             let (to, name) = (fresh.key(), Some(principal.to_owned()));
             let (patch, id) = (patch.clone(), Some(id));
             let op = Op::Rotate { to, principal: name, patch, grace: Duration::ZERO, id };
-            let applied = self.apply(&mut slot, &key, op).await?;
+            let durability = self.inner.layer.store.durability();
+            let applied = self.apply(Some(record), &key, op, durability).await;
+            let applied = applied.map_err(|error| self.fail(&mut slot, error))?;
             if let Outcome::NotCounter { key } = applied.outcome {
                 return Err(SessionError::NotCounter { key });
             }
@@ -178,8 +182,14 @@ impl Session {
         let mut slot = self.inner.slot.lock().await;
         self.loaded(&mut slot).await?;
         drop(self.take());
-        if let SlotState::Live(key, _) = &slot.state {
-            let key = *key;
+        let key = match (&slot.state, &self.inner.cookie) {
+            (SlotState::Live(key, _), _) => Some(*key),
+            // Ended before, but perhaps on the primary only: a log-out whose durability failed is repeated by trying again. One under an id that
+            // was replaced ends the same user's session under the new one.
+            (SlotState::Revoked | SlotState::Rotated, Some(id)) => Some(id.key()),
+            _ => None,
+        };
+        if let Some(key) = key {
             self.pending().writing = true;
             let deleted = self.inner.layer.store.delete(&key).await;
             self.pending().writing = false;
@@ -207,7 +217,7 @@ impl Session {
         if matches!(slot.state, SlotState::Rotated) {
             return Ok(Commit::Gone(Gone::Rotated));
         }
-        let SlotState::Live(key, _) = &slot.state else {
+        let SlotState::Live(key, record) = &slot.state else {
             if patch.changes.values().all(|change| matches!(change, Change::Remove)) {
                 return Ok(Commit::Unchanged);
             }
@@ -215,7 +225,8 @@ impl Session {
         };
         let key = *key;
         let op = Op::Commit { base, patch, mode: Mode::Merge, id: Some(id) };
-        let applied = self.apply(&mut slot, &key, op).await?;
+        let applied = self.apply(Some(record), &key, op, Durability::Primary).await;
+        let applied = applied.map_err(|error| self.fail(&mut slot, error))?;
         if let Some(record) = applied.record {
             slot.state = SlotState::Live(key, Box::new(record));
         }
@@ -259,7 +270,8 @@ impl Session {
         let slot = self.inner.slot.lock().await;
         let SlotState::Live(key, record) = &slot.state else { return };
         if record.lifetime.touch_is_due(record.touched_at, unix_now()) {
-            match tokio::time::timeout(TOUCH_DEADLINE, self.inner.layer.store.touch(key)).await {
+            let touch = self.inner.layer.store.apply_from(key, record, Op::Touch, Durability::Primary);
+            match tokio::time::timeout(TOUCH_DEADLINE, touch).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "session not renewed"),
                 Err(_) => tracing::warn!(deadline = ?TOUCH_DEADLINE, "session not renewed in time"),
@@ -280,13 +292,14 @@ impl Session {
             slot.state = match found {
                 Loaded::Live { key, record } => SlotState::Live(key, record),
                 Loaded::Rotated => SlotState::Rotated,
+                Loaded::Revoked => SlotState::Revoked,
                 _ => SlotState::None,
             };
         }
         match &slot.state {
             SlotState::Live(_, record) => Ok(Some(record)),
             SlotState::Failed(error) => Err(error.clone()),
-            SlotState::None | SlotState::Rotated | SlotState::Unread => Ok(None),
+            SlotState::None | SlotState::Rotated | SlotState::Revoked | SlotState::Unread => Ok(None),
         }
     }
 
@@ -294,11 +307,22 @@ impl Session {
         self.inner.layer.store.load(key).await.map_err(|error| self.fail(slot, error))
     }
 
-    async fn apply(&self, slot: &mut Slot, key: &StoreKey, op: Op) -> Result<Applied, SessionError> {
+    /// A step, from the record that was loaded under this key where one was.
+    async fn apply(
+        &self,
+        seen: Option<&Record>,
+        key: &StoreKey,
+        op: Op,
+        durability: Durability,
+    ) -> Result<Applied, StoreError> {
         self.pending().writing = true;
-        let applied = self.inner.layer.store.apply(key, op, Durability::Primary).await;
+        let store = &self.inner.layer.store;
+        let applied = match seen {
+            Some(record) => store.apply_from(key, record, op, durability).await,
+            None => store.apply(key, op, durability).await,
+        };
         self.pending().writing = false;
-        applied.map_err(|error| self.fail(slot, error))
+        applied
     }
 
     async fn create(
@@ -312,7 +336,8 @@ impl Session {
             let fresh = SessionId::random();
             let (lifetime, id) = (self.inner.layer.lifetime, Some(id));
             let op = Op::Create { lifetime, principal: principal.clone(), patch: patch.clone(), id };
-            let applied = self.apply(slot, &fresh.key(), op).await?;
+            let applied = self.apply(None, &fresh.key(), op, Durability::Primary).await;
+            let applied = applied.map_err(|error| self.fail(slot, error))?;
             match (applied.outcome, applied.record) {
                 (Outcome::Saved { version }, Some(record)) => {
                     slot.state = SlotState::Live(fresh.key(), Box::new(record));

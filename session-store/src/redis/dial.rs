@@ -8,8 +8,32 @@ use redis::{
 use std::{collections::HashMap, time::Duration};
 use tokio::task::JoinSet;
 
-/// Asks all Sentinels at once. A majority that agrees is enough; after their time the most named address counts, whose role is checked next.
-pub(super) async fn resolve(sentinels: &[(String, u16)], master: &str) -> Result<ConnectionAddr, Failure> {
+/// A master, as the Sentinels name it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    pub(super) address: ConnectionAddr,
+    /// Of the election that made it one; 0 without Sentinel.
+    pub(super) epoch: u64,
+}
+
+impl Found {
+    pub(super) fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// A Sentinel that has not heard of the last election yet names the master before it, with an older epoch.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.address != other.address && self.epoch >= other.epoch
+    }
+}
+
+/// Asks all Sentinels at once. The newest configuration counts that is among the answers of a majority, or that comes within `stragglers` of it; if no
+/// majority answers, the newest there is, whose role is checked next.
+pub(super) async fn resolve(
+    sentinels: &[(String, u16)],
+    master: &str,
+    stragglers: Duration,
+) -> Result<Found, Failure> {
     let mut asked = JoinSet::new();
     for (host, port) in sentinels.iter().cloned() {
         let master = master.to_owned();
@@ -18,35 +42,41 @@ pub(super) async fn resolve(sentinels: &[(String, u16)], master: &str) -> Result
             answer.map_err(|failure| failure.at(&format!("Sentinel {host}:{port}")))
         });
     }
-    let mut votes: HashMap<(String, u16), usize> = HashMap::new();
-    let mut reason = "no Sentinel answered".to_owned();
-    while let Some(answer) = asked.join_next().await {
-        match answer {
-            Ok(Ok(address)) => {
-                let count = votes.entry(address.clone()).or_default();
-                *count += 1;
-                if *count > sentinels.len() / 2 {
-                    return Ok(ConnectionAddr::Tcp(address.0, address.1));
+    let mut newest: Option<Found> = None;
+    let (mut answers, mut reason) = (0, "no Sentinel answered".to_owned());
+    loop {
+        let enough = answers > sentinels.len() / 2;
+        let next = match enough {
+            true => tokio::time::timeout(stragglers, asked.join_next()).await.unwrap_or_default(),
+            false => asked.join_next().await,
+        };
+        match next {
+            None => return newest.ok_or_else(|| Failure::again(reason)),
+            Some(Ok(Ok(found))) => {
+                answers += 1;
+                if newest.as_ref().is_none_or(|newest| newest.epoch < found.epoch) {
+                    newest = Some(found);
                 }
             }
-            Ok(Err(failure)) => reason = failure.reason,
-            Err(error) => reason = error.to_string(),
+            Some(Ok(Err(failure))) => reason = failure.reason,
+            Some(Err(error)) => reason = error.to_string(),
         }
-    }
-    match votes.into_iter().max_by_key(|(_, count)| *count) {
-        Some(((host, port), _)) => Ok(ConnectionAddr::Tcp(host, port)),
-        None => Err(Failure::again(reason)),
     }
 }
 
-async fn ask(address: ConnectionAddr, master: &str) -> Result<(String, u16), Failure> {
+/// Address and epoch in one round trip: both change in the same moment of an election.
+async fn ask(address: ConnectionAddr, master: &str) -> Result<Found, Failure> {
     let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?;
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    match command.query_async::<Option<(String, u16)>>(&mut connection).await? {
-        Some(address) => Ok(address),
-        None => Err(Failure::again(format!("it knows no master {master:?}"))),
-    }
+    let mut pipe = redis::pipe();
+    pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    pipe.cmd("SENTINEL").arg("MASTER").arg(master);
+    let (address, details): (Option<(String, u16)>, HashMap<String, String>) =
+        pipe.query_async(&mut connection).await?;
+    let Some((host, port)) = address else {
+        return Err(Failure::again(format!("it knows no master {master:?}")));
+    };
+    let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok());
+    Ok(Found { address: ConnectionAddr::Tcp(host, port), epoch: epoch.unwrap_or_default() })
 }
 
 pub(super) async fn open(

@@ -1,18 +1,20 @@
 //! The supervisor of the connection to the master: redis-rs does not reconnect a multiplexed connection, and knows no supervision over Sentinel.
 //!
-//! At each connect the master is resolved anew (a majority of the Sentinels, or the most named once all had their time) and asked for its
-//! ROLE; a connection in use is asked again each second. A timeout, READONLY or a lost connection drops the connection, and the call is tried again
+//! At each connect the master is resolved anew (the newest configuration that a majority of the Sentinels tells) and asked for its
+//! ROLE. A connection in use is asked again each second, and so are the Sentinels: a master that was cut off or stopped goes on calling itself one
+//! for seconds after another was elected. A timeout, READONLY or a lost connection drops the connection, and the call is tried again
 //! inside its own deadline. A host without power answers nothing at all, so each step has a short deadline of its own.
 
 use super::{
-    dial::{RESPONSE, check_role, open, resolve},
+    MAX_WAIT,
+    dial::{Found, RESPONSE, check_role, open, resolve},
     url::Target,
 };
 use crate::error::StoreError;
-use redis::{ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
+use redis::{ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use std::{
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -24,13 +26,19 @@ pub(super) struct Link {
     current: Mutex<Option<Live>>,
     connecting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
     calls: Semaphore,
+    waits: Semaphore,
 }
 
 #[derive(Clone)]
 struct Live {
     connection: MultiplexedConnection,
+    /// Where it leads.
+    found: Found,
+    /// Connections for calls that wait for replicas, each used by one at a time.
+    spare: Arc<Mutex<Vec<MultiplexedConnection>>>,
     generation: u64,
     checked: Instant,
+    doubted: bool,
 }
 
 /// Why an attempt failed, and whether another one may do better.
@@ -38,6 +46,8 @@ struct Live {
 pub(super) struct Failure {
     pub(super) reason: String,
     again: bool,
+    /// How many replicas had to confirm, and how many did.
+    short: Option<(u8, u8)>,
 }
 
 impl Link {
@@ -48,6 +58,7 @@ impl Link {
             current: Mutex::default(),
             connecting: Default::default(),
             calls: Semaphore::new(MAX_CALLS),
+            waits: Semaphore::new(MAX_WAITS),
         }
     }
 
@@ -63,7 +74,7 @@ impl Link {
         F: Future<Output = Result<T, CallError>>,
     {
         let _permit = self.admit(action)?;
-        self.admitted(action, deadline, work).await
+        self.admitted(action, deadline, false, work).await
     }
 
     /// A place among the calls under way, of which there is a bounded number.
@@ -81,11 +92,12 @@ impl Link {
         StoreError::Timeout { store: self.name.clone(), action, deadline, reason: reason.into() }
     }
 
-    /// [`call`](Self::call) for who holds a permit.
+    /// [`call`](Self::call) for who holds a permit. `waits`: on a connection that no one else uses meanwhile.
     pub(super) async fn admitted<T, F, W>(
         &self,
         action: &'static str,
         deadline: Duration,
+        waits: bool,
         work: W,
     ) -> Result<T, StoreError>
     where
@@ -97,10 +109,13 @@ impl Link {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                if let Some((wanted, acked)) = last.short {
+                    return Err(StoreError::NotDurable { store: self.name.clone(), action, wanted, acked });
+                }
                 return Err(self.timeout(action, deadline, last.reason));
             }
             let mut used = None;
-            match tokio::time::timeout(left, self.attempt(&work, &mut used)).await {
+            match tokio::time::timeout(left, self.attempt(waits, &work, &mut used)).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(CallError::Store(error))) => return Err(error),
                 Ok(Err(CallError::Redis(failure))) if !failure.again => {
@@ -120,20 +135,43 @@ impl Link {
         }
     }
 
-    async fn attempt<T, F, W>(&self, work: &W, used: &mut Option<u64>) -> Result<T, CallError>
+    async fn attempt<T, F, W>(&self, waits: bool, work: &W, used: &mut Option<u64>) -> Result<T, CallError>
     where
         W: Fn(MultiplexedConnection) -> F,
         F: Future<Output = Result<T, CallError>>,
     {
         let live = self.connection().await?;
         *used = Some(live.generation);
-        let done = work(live.connection).await;
-        if let Err(CallError::Redis(failure)) = &done
-            && failure.again
-        {
-            self.drop_generation(live.generation);
+        let done = if waits {
+            let _permit = self.waits.acquire().await.map_err(|_| Failure::again("it is closed"))?;
+            let connection = self.spare(&live).await?;
+            let done = work(connection.clone()).await;
+            // One that was given up on may still be held up by its WAIT: it is not put back.
+            if done.is_ok() {
+                live.spare.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            }
+            done
+        } else {
+            work(live.connection).await
+        };
+        match &done {
+            // Its replicas may be gone because it is no master any more: the Sentinels are asked before it is used again.
+            Err(CallError::Redis(Failure { short: Some(_), .. })) => self.doubt(live.generation),
+            Err(CallError::Redis(failure)) if failure.again => self.drop_generation(live.generation),
+            _ => {}
         }
         done
+    }
+
+    /// A connection to the same server for one caller alone.
+    async fn spare(&self, live: &Live) -> Result<MultiplexedConnection, Failure> {
+        if let Some(connection) = live.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
+        }
+        let address = live.found.address.clone();
+        open(address, self.login().clone(), MAX_WAIT + RESPONSE)
+            .await
+            .map_err(|failure| failure.at(&live.found.name()))
     }
 
     /// The connection in use, or a new one. One caller connects; who waited for it shares its failure instead of trying again in a row.
@@ -152,9 +190,9 @@ impl Link {
             return Err(failure.clone());
         }
         let generation = match self.current() {
-            Some(live) => match check_role(live.connection.clone()).await {
+            Some(live) => match self.check(&live).await {
                 Ok(()) => {
-                    let checked = Live { checked: Instant::now(), ..live };
+                    let checked = Live { checked: Instant::now(), doubted: false, ..live };
                     self.set(Some(checked.clone()));
                     return Ok(checked);
                 }
@@ -167,10 +205,12 @@ impl Link {
             None => rand::random(),
         };
         match self.connect().await {
-            Ok((master, connection)) => {
+            Ok((found, connection)) => {
                 *connecting = None;
+                let master = found.name();
                 tracing::info!(target: "session_store", store = self.name, master, "connected to the master");
-                let live = Live { connection, generation, checked: Instant::now() };
+                let (spare, checked) = (Arc::default(), Instant::now());
+                let live = Live { connection, found, spare, generation, checked, doubted: false };
                 self.set(Some(live.clone()));
                 Ok(live)
             }
@@ -181,19 +221,39 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(String, MultiplexedConnection), Failure> {
-        let (address, login) = match &self.target {
-            Target::Single { address, login } => (address.clone(), login),
-            Target::Sentinel { sentinels, master, login } => (resolve(sentinels, master).await?, login),
+    async fn connect(&self) -> Result<(Found, MultiplexedConnection), Failure> {
+        let found = match &self.target {
+            Target::Single { address, .. } => Found { address: address.clone(), epoch: 0 },
+            Target::Sentinel { sentinels, master, .. } => resolve(sentinels, master, STRAGGLERS).await?,
         };
-        let name = address.to_string();
-        let connection = open(address, login.clone(), RESPONSE).await.map_err(|failure| failure.at(&name))?;
+        let (name, address) = (found.name(), found.address.clone());
+        let connection =
+            open(address, self.login().clone(), RESPONSE).await.map_err(|failure| failure.at(&name))?;
         check_role(connection.clone()).await.map_err(|failure| failure.at(&name))?;
-        Ok((name, connection))
+        Ok((found, connection))
+    }
+
+    /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
+    async fn check(&self, live: &Live) -> Result<(), Failure> {
+        let role = check_role(live.connection.clone());
+        let Target::Sentinel { sentinels, master, .. } = &self.target else { return role.await };
+        let named = tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO));
+        match tokio::join!(role, named) {
+            (Ok(()), Ok(Ok(named))) if named.replaces(&live.found) => {
+                Err(Failure::again(format!("the Sentinels name another master, {}", named.name())))
+            }
+            (role, _) => role,
+        }
+    }
+
+    const fn login(&self) -> &RedisConnectionInfo {
+        match &self.target {
+            Target::Single { login, .. } | Target::Sentinel { login, .. } => login,
+        }
     }
 
     fn usable(&self) -> Option<Live> {
-        self.current().filter(|live| live.checked.elapsed() < ROLE_EVERY)
+        self.current().filter(|live| !live.doubted && live.checked.elapsed() < ROLE_EVERY)
     }
 
     fn current(&self) -> Option<Live> {
@@ -202,6 +262,14 @@ impl Link {
 
     fn set(&self, live: Option<Live>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// Has a connection checked before its next use.
+    fn doubt(&self, generation: u64) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = current.as_mut().filter(|live| live.generation == generation) {
+            live.doubted = true;
+        }
     }
 
     fn drop_generation(&self, generation: u64) {
@@ -264,13 +332,19 @@ impl From<RedisError> for Failure {
             ErrorKind::AuthenticationFailed => "the server refused the password or user".to_owned(),
             _ => error.to_string(),
         };
-        Self { reason, again }
+        Self { reason, again, short: None }
     }
 }
 
 impl Failure {
     pub(super) fn again(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), again: true }
+        Self { reason: reason.into(), again: true, short: None }
+    }
+
+    /// Fewer replicas than asked for confirmed a write. They may be about to follow a new master.
+    pub(super) fn short(wanted: u8, acked: u8) -> Self {
+        let reason = format!("{acked} of {wanted} replicas confirmed");
+        Self { reason, again: true, short: Some((wanted, acked)) }
     }
 
     pub(super) fn at(self, address: &str) -> Self {
@@ -282,5 +356,11 @@ impl Failure {
 const ROLE_EVERY: Duration = Duration::from_secs(1);
 /// Doubles four times, to about 0.3 s: often enough to be back soon after an election.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// How long a second look at the Sentinels may take; the connection in use is kept when they say nothing.
+const CHECK: Duration = Duration::from_millis(200);
+/// A Sentinel learns of an election from the one that held it: with a majority's answers the others still get this long.
+const STRAGGLERS: Duration = Duration::from_millis(50);
+/// Calls that wait for replicas at once; more wait for their turn. Each has a connection of its own.
+const MAX_WAITS: usize = 16;
 /// Calls under way at once; one more is refused rather than queued.
 const MAX_CALLS: usize = 4096;

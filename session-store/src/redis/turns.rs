@@ -3,7 +3,7 @@
 //! Compare-and-set alone is right but slow on a hot session: of n requests at once each round lets one through. Waiting in line costs a round
 //! trip each instead, and whose turn it is may start from what the one before wrote. Between processes compare-and-set still decides.
 
-use crate::id::StoreKey;
+use crate::{id::StoreKey, record::Record};
 use std::{
     collections::HashMap,
     ops::{Deref, DerefMut},
@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::OwnedMutexGuard;
 
 /// What the one before wrote, to start from.
-type Hint = Option<Vec<u8>>;
+type Hint = Option<Record>;
 
 type Lines = HashMap<StoreKey, Arc<tokio::sync::Mutex<Hint>>>;
 
@@ -81,7 +81,8 @@ mod tests {
     async fn turns_are_one_at_a_time_and_leave_nothing_behind() {
         let (turns, key) = (Turns::default(), SessionId::random().key());
         let mut first = turns.take(&key).await;
-        *first = Some(vec![1]);
+        let record = Record::new(Default::default(), None, 1);
+        *first = Some(record.clone());
         let waiting = turns.take(&key);
         tokio::pin!(waiting);
         assert!(
@@ -91,7 +92,7 @@ mod tests {
         let other = SessionId::random().key();
         drop(turns.take(&other).await);
         drop(first);
-        assert_eq!(*waiting.await, Some(vec![1]));
+        assert_eq!(*waiting.await, Some(record));
         {
             let _held = turns.take(&key).await;
             let given_up = tokio::time::timeout(Duration::from_millis(10), turns.take(&key)).await;

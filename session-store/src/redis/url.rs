@@ -10,8 +10,27 @@ pub(super) enum Target {
     Sentinel { sentinels: Vec<(String, u16)>, master: String, login: RedisConnectionInfo },
 }
 
+/// What a URL says: where, and how many replicas have to confirm what must not be undone.
+pub(super) fn parse(url: &str) -> Result<(Target, u8), StoreError> {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut replicas = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let number = pair.strip_prefix("replicas=").and_then(|number| number.parse::<u8>().ok());
+        match number.filter(|number| *number <= MAX_REPLICAS) {
+            Some(number) => replicas = Some(number),
+            None => return Err(config(url, "what stands after ? is not replicas=0 to 9", HINT)),
+        }
+    }
+    let target = Target::parse(base)?;
+    let replicas = replicas.unwrap_or(match target {
+        Target::Single { .. } => 0,
+        Target::Sentinel { .. } => 1,
+    });
+    Ok((target, replicas))
+}
+
 impl Target {
-    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+    fn parse(url: &str) -> Result<Self, StoreError> {
         match url.split_once("://") {
             Some(("redis", _)) => single(url, url),
             Some(("redis+sentinel", rest)) => sentinel(url, rest),
@@ -73,6 +92,7 @@ fn host_port(text: &str) -> Option<(String, u16)> {
 }
 
 const SENTINEL_PORT: u16 = 26379;
+const MAX_REPLICAS: u8 = 9;
 /// All are asked at once.
 const MAX_SENTINELS: usize = 16;
 const HINT: &str = "write redis://HOST:PORT, redis+sentinel://HOST,HOST,HOST/MASTER, sqlite:PATH or memory:";
@@ -88,6 +108,19 @@ mod tests {
         let Target::Sentinel { sentinels, master, login } = target else { panic!("not a sentinel target") };
         assert_eq!(sentinels, [("a".into(), 26379), ("b".into(), 1), ("::1".into(), 2)]);
         assert_eq!((master.as_str(), login.db(), login.password()), ("main", 3, Some("s@cret")));
+    }
+
+    #[test]
+    fn replicas_are_asked_of_sentinel_only_unless_told() {
+        for (url, replicas) in [
+            ("h:1", 0),
+            ("redis://h", 0),
+            ("redis://h/2?replicas=2", 2),
+            ("redis+sentinel://a,b,c/main", 1),
+            ("redis+sentinel://a,b,c/main/3?replicas=0", 0),
+        ] {
+            assert_eq!(parse(url).unwrap().1, replicas, "{url}");
+        }
     }
 
     #[test]
@@ -110,8 +143,11 @@ mod tests {
             "redis+sentinel://a,,b/m",
             "redis+sentinel://a:x/m",
             "redis://:secret@h:99999",
+            "redis://:secret@h?replicas=x",
+            "redis+sentinel://:secret@a/m?replicas=10",
+            "redis://h?secret=1",
         ] {
-            let Err(error) = Target::parse(url) else { panic!("{url} was taken") };
+            let Err(error) = parse(url) else { panic!("{url} was taken") };
             assert!(error.is_config() && !format!("{error} {error:?}").contains("secret"), "{url}: {error}");
         }
     }

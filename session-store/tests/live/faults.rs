@@ -1,0 +1,154 @@
+//! Failovers: a real master, two replicas, three Sentinels.
+
+use crate::{add, create, find, servers::*};
+use session_store::{Loaded, SessionStore, StoreKey, lifetime::unix_now};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// The master is killed under load: nothing is doubled, acknowledged log-outs stay, and writes go on as soon as another one is elected.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn a_killed_master_is_replaced() {
+    let mut cluster = Cluster::start().await;
+    let store: Arc<dyn SessionStore> = session_store::connect(&cluster.url()).await.unwrap();
+    let load = Load::start(&store).await;
+    replicated(cluster.servers[0].port).await;
+    let (watched, old) = (cluster.watch(0).await, cluster.servers[0].port);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(cluster.servers.remove(0));
+    let elected = election(watched, old).await;
+    load.finish(&store, elected).await;
+}
+
+/// A host hangs, master and Sentinel on it, until another master is elected; it comes back with old ideas. The kernel still accepts connections for
+/// it, so every answer has to be waited for in vain.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn a_hung_master_is_left() {
+    let cluster = Cluster::start().await;
+    let store: Arc<dyn SessionStore> = session_store::connect(&cluster.url()).await.unwrap();
+    let idle: Arc<dyn SessionStore> = session_store::connect(&cluster.url()).await.unwrap();
+    let mut last = Vec::new();
+    for _ in 0..200 {
+        last.push(create(&*idle).await); // the connection stays open, and unused until the old master is back
+    }
+    let load = Load::start(&store).await;
+    replicated(cluster.servers[0].port).await;
+    let (watched, old) = (cluster.watch(1).await, cluster.servers[0].port);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let host = [&cluster.servers[0], &cluster.sentinels[0]];
+    host.iter().for_each(|server| server.signal("-STOP"));
+    let stranger = session_store::connect(&cluster.url()).await.unwrap(); // an instance that starts just now
+    let joined = tokio::spawn(async move { add(&*stranger, &create(&*stranger).await).await });
+    let elected = election(watched, old).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    host.iter().for_each(|server| server.signal("-CONT"));
+    for key in &last {
+        idle.delete(key).await.unwrap();
+    }
+    joined.await.unwrap();
+    load.finish(&store, elected).await;
+    for key in &last {
+        assert_ne!(
+            find(&*store, key).await,
+            "live",
+            "the old master took a log-out that nobody else knows of"
+        );
+    }
+}
+
+/// Tasks that add to their sessions, and tasks that log sessions out, until told to finish.
+struct Load {
+    writers: Vec<JoinHandle<Written>>,
+    leavers: Vec<JoinHandle<Vec<StoreKey>>>,
+    stop: watch::Sender<bool>,
+}
+
+struct Written {
+    key: StoreKey,
+    acknowledged: i64,
+    worst: Duration,
+    /// When each call ended.
+    ends: Vec<Instant>,
+}
+
+impl Load {
+    async fn start(store: &Arc<dyn SessionStore>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (mut writers, mut leavers) = (Vec::new(), Vec::new());
+        for _ in 0..8 {
+            let (store, stopped, key) = (store.clone(), stopped.clone(), create(&**store).await);
+            writers.push(tokio::spawn(async move {
+                let mut done = Written { key, acknowledged: 0, worst: Duration::ZERO, ends: Vec::new() };
+                while !*stopped.borrow() {
+                    let start = Instant::now();
+                    add(&*store, &key).await;
+                    done.acknowledged += 1;
+                    done.worst = done.worst.max(start.elapsed());
+                    done.ends.push(Instant::now());
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                done
+            }));
+        }
+        for _ in 0..4 {
+            let mut keys = Vec::new();
+            for _ in 0..1500 {
+                keys.push(create(&**store).await);
+            }
+            let (store, stopped) = (store.clone(), stopped.clone());
+            leavers.push(tokio::spawn(async move {
+                let mut gone = Vec::new();
+                for key in keys {
+                    if *stopped.borrow() {
+                        break;
+                    }
+                    // One that failed promises nothing.
+                    if store.delete(&key).await.is_ok() {
+                        gone.push(key);
+                    }
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+                gone
+            }));
+        }
+        Self { writers, leavers, stop }
+    }
+
+    /// Lets it go on for a while after the election, then compares what was acknowledged with what is there.
+    async fn finish(self, store: &Arc<dyn SessionStore>, elected: Instant) {
+        tokio::time::sleep_until((elected + Duration::from_secs(3)).into()).await;
+        self.stop.send(true).unwrap();
+        let (mut ended, mut first) = (0, None::<Instant>);
+        for task in self.leavers {
+            for key in task.await.expect("a log-out panicked") {
+                ended += 1;
+                assert_ne!(find(&**store, &key).await, "live", "an acknowledged log-out was undone");
+            }
+        }
+        let mut worst = Duration::ZERO;
+        for task in self.writers {
+            let done = task.await.expect("a writer failed");
+            let Loaded::Live { record, .. } = store.find(&done.key, unix_now()).await.unwrap() else {
+                panic!("session lost")
+            };
+            let counted = record.counter("views").unwrap_or_default();
+            // `Durability::Primary` promises no more: what the master acknowledged in its last moment may be lost with it.
+            let acknowledged = done.acknowledged;
+            assert!(counted <= acknowledged, "{} writes were doubled", counted - acknowledged);
+            assert!(counted + 1 >= acknowledged, "{} acknowledged writes were lost", acknowledged - counted);
+            worst = worst.max(done.worst);
+            first = first.into_iter().chain(done.ends.into_iter().filter(|end| *end > elected)).min();
+        }
+        let back = first.expect("no write after the election") - elected;
+        println!(
+            "written {back:?} after the election; slowest call {worst:?}; {ended} log-outs acknowledged"
+        );
+        assert!(ended > 200, "only {ended} log-outs were acknowledged");
+        assert!(back < Duration::from_secs(1), "writable only {back:?} after the election");
+        assert!(worst < Duration::from_secs(8), "a call took {worst:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! One server: what the store costs, and what it does with restarts, damage and replicas.
+
+use crate::{add, create, key_of_nobody, servers::*};
+use session_store::{
+    CommitId, Durability, Gone, Op, Outcome, Patch, RedisStore, SessionId, SessionStore, conformance,
+    lifetime::unix_now,
+};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn redis_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::redis(folder.path(), None);
+    let store = session_store::connect(&format!("127.0.0.1:{}", server.port)).await.unwrap();
+    conformance::run(store.clone()).await;
+    store.health().await.unwrap();
+}
+
+/// What a request costs: a read is one GET; a change after it one script, and so are a rotation and a renewal.
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn round_trips_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::redis(folder.path(), None);
+    let store = RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
+    let key = create(&store).await; // loads the script
+    add(&store, &key).await;
+    let [reads, scripts] = calls(server.port).await;
+    store.find(&key, unix_now()).await.unwrap();
+    assert_eq!(calls(server.port).await, [reads + 1, scripts], "a load is one GET");
+    let mut record = store.load(&key).await.unwrap().unwrap();
+    for number in 1..=3 {
+        let op = Patch::new().add("views", 1).commit();
+        let applied = store.apply_from(&key, &record, op, Durability::Primary).await.unwrap();
+        assert!(applied.outcome.is_done());
+        record = applied.record.unwrap();
+        assert_eq!(calls(server.port).await, [reads + 2, scripts + number], "a commit is one script");
+    }
+    store.apply_from(&key, &record, Op::Touch, Durability::Primary).await.unwrap();
+    let (stale, to) = (record, SessionId::random().key());
+    let seen = store.load(&key).await.unwrap().unwrap();
+    assert_eq!(calls(server.port).await, [reads + 3, scripts + 4], "a renewal is one script");
+    let rotate = |to| Op::Rotate {
+        to,
+        principal: Some("ada".into()),
+        patch: Patch::new().add("views", 1),
+        grace: Duration::ZERO,
+        id: Some(CommitId::random()),
+    };
+    let applied = store.apply_from(&key, &seen, rotate(to), Durability::Primary).await.unwrap();
+    assert_eq!(calls(server.port).await, [reads + 3, scripts + 5], "a rotation is one script");
+    assert_eq!(applied.record.as_ref().and_then(|record| record.counter("views")), Some(5));
+    let late = store.apply_from(&key, &stale, rotate(key_of_nobody()), Durability::Primary).await.unwrap();
+    assert_eq!(late.outcome, Outcome::Gone(Gone::Rotated), "an old record was believed");
+
+    // A blind change from another process costs the loser one script more, and nothing is lost.
+    let seen = applied.record.unwrap();
+    let other = RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
+    add(&other, &to).await;
+    let [reads, scripts] = calls(server.port).await;
+    let op = Patch::new().add("views", 1).commit();
+    let applied = store.apply_from(&to, &seen, op, Durability::Primary).await.unwrap();
+    assert_eq!(applied.record.and_then(|record| record.counter("views")), Some(7));
+    assert_eq!(calls(server.port).await, [reads, scripts + 2], "a conflict brings the newer record along");
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn a_restart_is_survived_and_damage_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::redis(folder.path(), None);
+    let store = RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
+    let key = create(&store).await;
+    let mut raw = raw(server.port).await.unwrap();
+    let names: Vec<String> = redis::cmd("KEYS").arg("session:*").query_async(&mut raw).await.unwrap();
+    let name = names.into_iter().next().unwrap();
+    let () = redis::cmd("SETRANGE").arg(&name).arg(30).arg("x").query_async(&mut raw).await.unwrap();
+    let error = store.load(&key).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("damaged"), "{error}");
+    store.apply(&key, Patch::new().add("views", 1).commit(), Durability::Primary).await.unwrap_err();
+
+    let (port, started) = (server.port, Instant::now());
+    drop(server);
+    let quick =
+        RedisStore::open(&format!("redis://127.0.0.1:{port}")).unwrap().deadline(Duration::from_millis(500));
+    let error = quick.load(&key).await.unwrap_err();
+    assert!(error.is_retryable() && started.elapsed() < Duration::from_secs(2), "{error}");
+    assert!(store.health().await.is_err());
+    let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""].map(String::from);
+    let _server = Server::start("redis-server", port, folder.path(), &arguments);
+    let key = create(&store).await; // the script has to be loaded anew
+    add(&store, &key).await;
+}
+
+/// A replica is no place for sessions, and says so instead of serving old ones.
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn a_replica_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Server::redis(folder.path(), None);
+    let replica = Server::redis(folder.path(), Some(master.port));
+    let url = format!("redis://127.0.0.1:{}", replica.port);
+    let store = RedisStore::open(&url).unwrap().deadline(Duration::from_millis(300));
+    let error = store.load(&SessionId::random().key()).await.unwrap_err();
+    assert!(error.to_string().contains("replica"), "{error}");
+}
