@@ -23,7 +23,11 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     sessions_end(&*store).await;
     users_are_indexed(&*store).await;
     limits_hold(&*store).await;
+    sweeps_spare_the_living(&*store).await;
+    revocations_are_complete(&*store).await;
     deletes_win_races(store.clone()).await;
+    revocations_win_races(store.clone()).await;
+    rotations_lose_nothing_under_load(store.clone()).await;
     no_update_is_lost(store).await;
 }
 
@@ -276,6 +280,124 @@ pub async fn users_are_indexed(store: &dyn SessionStore) {
     until("an expired session leaves the index", async || !sessions().await.is_empty()).await;
 }
 
+/// Ending all sessions of a user spares the one that is excepted and everybody else, and nothing in flight brings one back.
+pub async fn revocations_are_complete(store: &dyn SessionStore) {
+    let user = format!("user {}", rand::random::<u64>());
+    let (a, b, c, other) = (
+        login(store, &user).await,
+        login(store, &user).await,
+        login(store, &user).await,
+        login(store, "ada").await,
+    );
+    let moved = key();
+    store.rotate(&c, &moved, GRACE).await.expect("rotate failed");
+    let seen = live(store, &a).await;
+    let revoke = async |except| store.revoke_all(&user, except).await.expect("revoke_all failed");
+    assert_eq!(revoke(Some(&b)).await, 2, "not every other session was ended");
+    for key in [a, c, moved] {
+        assert!(!matches!(find(store, &key).await, Loaded::Live { .. }), "a session survived its revocation");
+    }
+    let late = Patch::new().add("views", 1).commit();
+    let late = store.apply_from(&a, &seen, late, Durability::Primary).await.expect("apply failed").outcome;
+    assert_eq!(late, Outcome::Gone(Gone::Deleted), "a commit in flight was taken after the revocation");
+    let late = apply(store, &moved, rotate(key(), Some(&user), GRACE)).await;
+    assert_eq!(late, Outcome::Gone(Gone::Deleted), "a rotation in flight was taken after the revocation");
+    assert_eq!(store.sessions_of(&user).await.expect("sessions_of failed"), [b], "the index differs");
+    live(store, &b).await;
+    live(store, &other).await;
+    assert_eq!(revoke(None).await, 1);
+    assert_eq!(revoke(None).await, 0, "a session was ended twice");
+    assert!(!matches!(find(store, &b).await, Loaded::Live { .. }));
+    live(store, &login(store, &user).await).await; // a user who was logged out may log in again
+}
+
+/// Revocations race with commits and rotations: once it is acknowledged, no session that there was is left under any key.
+pub async fn revocations_win_races(store: Arc<dyn SessionStore>) {
+    for round in 0..RACES {
+        let user = format!("user {}", rand::random::<u64>());
+        let (a, b, c, d) = (login(&*store, &user).await, login(&*store, &user).await, key(), key());
+        let saver = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for key in [a, b, c, a, b, d] {
+                    commit(&*store, &key, Patch::new().add("views", 1)).await;
+                }
+            }
+        });
+        let rotator = tokio::spawn({
+            let store = store.clone();
+            async move {
+                store.rotate(&b, &c, GRACE).await.expect("rotate failed");
+                store.rotate(&c, &d, Duration::ZERO).await.expect("rotate failed");
+            }
+        });
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        store.revoke_all(&user, None).await.expect("revoke_all failed");
+        let left = store.sessions_of(&user).await.expect("sessions_of failed");
+        assert_eq!(left, [], "a session was listed after all had been ended");
+        rotator.await.expect("the rotations failed");
+        saver.await.expect("the saves failed");
+        for key in [a, b, c, d] {
+            let found = find(&*store, &key).await;
+            assert!(!matches!(found, Loaded::Live { .. }), "a session survived the revocation of all");
+        }
+    }
+}
+
+/// A session that is rotated again and again while requests follow it loses none of their changes.
+pub async fn rotations_lose_nothing_under_load(store: Arc<dyn SessionStore>) {
+    let first = login(&*store, "ada").await;
+    let adders = (0..4).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let (mut key, mut done) = (first, 0);
+            while done < ADDS {
+                let found = find(&*store, &key).await;
+                let Loaded::Live { key: now, record } = found else { panic!("lost on the way: {found:?}") };
+                let op = Patch::new().add("views", 1).commit();
+                let outcome = store.apply_from(&now, &record, op, Durability::Primary).await;
+                match outcome.expect("apply failed").outcome {
+                    Outcome::Gone(Gone::Rotated) => {} // moved between the two: follow it
+                    outcome => {
+                        assert!(outcome.is_done(), "{outcome:?}");
+                        done += 1;
+                    }
+                }
+                key = now;
+            }
+        })
+    });
+    let adders = adders.collect::<Vec<_>>();
+    let mut last = first;
+    for _ in 0..ROTATIONS {
+        let next = key();
+        let outcome = store.rotate(&last, &next, GRACE).await.expect("rotate failed").outcome;
+        assert!(outcome.is_done(), "a rotation was refused: {outcome:?}");
+        last = next;
+        tokio::task::yield_now().await;
+    }
+    for adder in adders {
+        adder.await.expect("an adder failed");
+    }
+    assert_eq!(live(&*store, &last).await.counter("views"), Some(4 * ADDS), "adds were lost or doubled");
+}
+
+/// Forgetting what is over leaves alone what is not, tombstones included.
+pub async fn sweeps_spare_the_living(store: &dyn SessionStore) {
+    let (kept, ended) = (login(store, "ada").await, login(store, "ada").await);
+    store.delete(&ended).await.expect("delete failed");
+    let over = key();
+    let lifetime = Lifetime { idle: Duration::from_millis(1), absolute: LONG };
+    store.create(&over, lifetime, None, Patch::new(), None).await.expect("create failed");
+    until("a session ends", async || matches!(find(store, &over).await, Loaded::Live { .. })).await;
+    store.sweep(usize::MAX).await.expect("sweep failed");
+    live(store, &kept).await;
+    assert_eq!(find(store, &ended).await, Loaded::Revoked, "a tombstone was forgotten too early");
+    assert!(matches!(find(store, &over).await, Loaded::Expired | Loaded::Absent));
+}
+
 /// What is too large is refused, and the session stays as it was.
 pub async fn limits_hold(store: &dyn SessionStore) {
     let key = login(store, "ada").await;
@@ -339,6 +461,8 @@ async fn until(what: &str, still: impl AsyncFn() -> bool) {
 const TASKS: i64 = 64;
 const ADDS: i64 = 50;
 const RACES: usize = 40;
+/// Fewer than a load follows.
+const ROTATIONS: usize = 7;
 const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(30);

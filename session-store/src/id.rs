@@ -63,6 +63,18 @@ impl StoreKey {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The key as text, for a form that ends one of a user's own sessions.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// A key from [its text](Self::to_text); anything else is `None`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        SessionId::parse(text).map(|id| Self(id.0))
+    }
 }
 
 impl fmt::Debug for StoreKey {

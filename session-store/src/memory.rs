@@ -60,7 +60,10 @@ impl SessionStore for MemoryStore {
         }
         if let Some(bytes) = write {
             map.records.insert(*key, bytes);
-            map.sweep();
+            map.writes = map.writes.wrapping_add(1);
+            if map.writes.is_multiple_of(SWEEP_EVERY) {
+                map.sweep(usize::MAX);
+            }
         }
         Ok(step.applied)
     }
@@ -77,6 +80,23 @@ impl SessionStore for MemoryStore {
         Ok(keys)
     }
 
+    async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
+        let (mut map, now) = (self.map(), unix_now());
+        let tombstone = codec::encode(&Record::revoked(now), 0)?;
+        let mut ended = 0;
+        for (key, bytes) in &mut map.records {
+            if Some(key) != except && codec::decode(bytes)?.live_principal() == Some(principal) {
+                bytes.clone_from(&tombstone);
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+        Ok(self.map().sweep(limit))
+    }
+
     async fn health(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -87,14 +107,15 @@ impl Map {
         self.records.get(key).map(|bytes| codec::decode(bytes)).transpose()
     }
 
-    /// Forgets what is over, every so many writes.
-    fn sweep(&mut self) {
-        self.writes = self.writes.wrapping_add(1);
-        if self.writes.is_multiple_of(SWEEP_EVERY) {
-            let now = unix_now();
-            self.records
-                .retain(|_, bytes| codec::decode(bytes).map_or(true, |record| now < record.deadline()));
-        }
+    /// Forgets what is over.
+    fn sweep(&mut self, limit: usize) -> usize {
+        let (now, mut forgotten) = (unix_now(), 0);
+        self.records.retain(|_, bytes| {
+            let over = forgotten < limit && codec::decode(bytes).is_ok_and(|record| now >= record.deadline());
+            forgotten += usize::from(over);
+            !over
+        });
+        forgotten
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::{
     id::{CommitId, StoreKey},
-    lifetime::{UnixMillis, millis},
+    lifetime::{Lifetime, UnixMillis, millis},
     op::{Applied, Change, Gone, Mode, Op, Outcome, Patch},
     record::{AppliedId, Entry, Record, State, Value},
 };
@@ -230,6 +230,14 @@ impl Record {
         let kept = if reason == Gone::Rotated { MAX_GRACE } else { TOMBSTONE };
         let state = State::Ended { reason, to, same_user, until: now.saturating_add(millis(kept)) };
         Self { version: self.version.saturating_add(1), state, ..Self::new(self.lifetime, None, now) }
+    }
+}
+
+impl Record {
+    /// The tombstone of a session that was ended unseen, in bulk. Versions never fall, so this is the last one.
+    pub(crate) fn revoked(now: UnixMillis) -> Self {
+        let nothing = Self::new(Lifetime { idle: Duration::ZERO, absolute: Duration::ZERO }, None, now);
+        Self { version: u64::MAX, ..nothing.ended(Gone::Deleted, None, true, now) }
     }
 }
 

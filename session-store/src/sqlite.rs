@@ -2,7 +2,9 @@
 //!
 //! Each process has one thread with one connection, so its own requests never wait for a lock; between processes `BEGIN IMMEDIATE` is retried with
 //! a short back-off of our own, because SQLite's busy handler sleeps up to 100 ms at a time. WAL with `synchronous=NORMAL`: a crash of the
-//! process loses nothing, a loss of power may lose the last moments. WAL needs shared memory: not for network file systems.
+//! process loses nothing, a loss of power may lose the last moments, a log-out among them. `sqlite:PATH?sync=full` waits for the disk at each
+//! write instead, and is as fast as the disk syncs. WAL needs shared memory: not for
+//! network file systems. The column of users holds hashes, as the keys do.
 
 use crate::{
     codec,
@@ -15,7 +17,9 @@ use crate::{
     store::{Durability, SessionStore, config},
 };
 use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -27,6 +31,17 @@ use tokio::sync::{mpsc, oneshot};
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     path: PathBuf,
+    deadline: Duration,
+}
+
+/// What a write waits for before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// The operating system has it: a crash of the process loses nothing, a loss of power may lose the last moments.
+    #[default]
+    Normal,
+    /// The disk has it.
+    Full,
 }
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -42,6 +57,14 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Config`] where the path cannot be used, [`StoreError::Unavailable`] where the file cannot be opened now.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path, SyncMode::Normal).await
+    }
+
+    /// As [`open`](Self::open), and says what a write waits for.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub async fn open_with(path: impl AsRef<Path>, sync: SyncMode) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         if path.as_os_str().is_empty() {
             return Err(config(
@@ -54,7 +77,7 @@ impl SqliteStore {
         let (ready, opened) = oneshot::channel();
         let file = path.clone();
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
-            let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file)) {
+            let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file, sync)) {
                 Ok(connection) => Worker { connection, writes: 0 },
                 Err(error) => return drop(ready.send(Err(error))),
             };
@@ -66,13 +89,34 @@ impl SqliteStore {
         });
         thread.map_err(|source| unavailable(&path, "open", source))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { jobs, path }),
+            Ok(Ok(())) => Ok(Self { jobs, path, deadline: DEADLINE }),
             Ok(Err(error)) if is_wrong_file(&error) => {
                 let hint = "name a file in a folder that exists and can be written, or a database that this library made";
                 Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
             }
             Ok(Err(error)) => Err(unavailable(&path, "open", error)),
             Err(error) => Err(unavailable(&path, "open", error)),
+        }
+    }
+
+    /// How long a call may wait, for the file to be free too. 8 s by default.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Opens what stands after `sqlite:` in a URL.
+    pub(crate) async fn connect(rest: &str) -> Result<Self, StoreError> {
+        match rest.rsplit_once('?') {
+            None => Self::open(rest).await,
+            Some((path, "sync=normal")) => Self::open(path).await,
+            Some((path, "sync=full")) => Self::open_with(path, SyncMode::Full).await,
+            Some(_) => Err(config(
+                &format!("sqlite:{rest}"),
+                "what stands after ? is not sync=full or sync=normal",
+                "write sqlite:PATH or sqlite:PATH?sync=full",
+            )),
         }
     }
 
@@ -115,23 +159,49 @@ impl SqliteStore {
 impl SessionStore for SqliteStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let key = *key;
-        self.run("load", DEADLINE, move |worker| Ok(read(&worker.connection, &key)?.transpose())).await
+        self.run("load", self.deadline, move |worker| Ok(read(&worker.connection, &key)?.transpose())).await
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
         let key = *key;
-        self.run("write", DEADLINE, move |worker| worker.apply(&key, &op)).await
+        self.run("write", self.deadline, move |worker| worker.apply(&key, &op)).await
     }
 
     async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
-        let principal = principal.to_owned();
+        let principal = user(principal);
         let work = move |worker: &mut Worker| {
             let mut query = worker.connection.prepare_cached(SESSIONS_OF)?;
             let keys =
                 query.query_map(params![principal, clamp(unix_now())], |row| row.get::<_, [u8; 32]>(0))?;
             keys.map(|key| key.map(StoreKey::from_bytes)).collect::<Result<Vec<_>, _>>().map(Ok)
         };
-        self.run("list", DEADLINE, work).await
+        self.run("list", self.deadline, work).await
+    }
+
+    async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
+        let (user, except) = (user(principal), except.map_or([0; 32], |key| *key.as_bytes()));
+        let work = move |worker: &mut Worker| {
+            let transaction = worker.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tombstone = Record::revoked(unix_now());
+            let bytes = match codec::encode(&tombstone, 0) {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(Err(error)),
+            };
+            let row = params![user, except, bytes, clamp(tombstone.deadline())];
+            let ended = transaction.prepare_cached(REVOKE)?.execute(row)?;
+            transaction.commit()?;
+            Ok(Ok(ended))
+        };
+        self.run("revocation", self.deadline, work).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let work = move |worker: &mut Worker| {
+            let mut sweep = worker.connection.prepare_cached(SWEEP)?;
+            sweep.execute(params![clamp(unix_now()), limit]).map(Ok)
+        };
+        self.run("sweep", self.deadline, work).await
     }
 
     async fn health(&self) -> Result<(), StoreError> {
@@ -165,7 +235,7 @@ impl Worker {
             }
             self.writes = self.writes.wrapping_add(1);
             if self.writes.is_multiple_of(SWEEP_EVERY) {
-                transaction.prepare_cached(SWEEP)?.execute(params![clamp(now)])?;
+                transaction.prepare_cached(SWEEP)?.execute(params![clamp(now), SWEEP_AT_ONCE])?;
             }
         }
         transaction.commit()?;
@@ -173,14 +243,14 @@ impl Worker {
     }
 }
 
-fn prepare(path: &Path) -> Result<Connection, rusqlite::Error> {
+fn prepare(path: &Path, sync: SyncMode) -> Result<Connection, rusqlite::Error> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
         // Session records are nobody else's to read. What is wrong with the path, the open below says better.
         let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     }
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::ZERO)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > TABLE_VERSION {
@@ -188,9 +258,35 @@ fn prepare(path: &Path) -> Result<Connection, rusqlite::Error> {
             "its tables are of version {version}, newer than {TABLE_VERSION}"
         )));
     }
-    connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")?;
-    connection.execute_batch(TABLES)?;
+    connection.execute_batch("PRAGMA journal_mode=WAL;")?;
+    connection.execute_batch(match sync {
+        SyncMode::Normal => "PRAGMA synchronous=NORMAL;",
+        SyncMode::Full => "PRAGMA synchronous=FULL;",
+    })?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Again, for another process may have been faster.
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    transaction.execute_batch(TABLES)?;
+    if version == 1 {
+        let users = transaction
+            .prepare("SELECT DISTINCT principal FROM sessions WHERE principal IS NOT NULL")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .collect::<Result<Vec<_>, _>>()?;
+        for name in users {
+            transaction.execute(
+                "UPDATE sessions SET principal = ?2 WHERE principal = ?1",
+                params![name, user(&name)],
+            )?;
+        }
+    }
+    transaction.pragma_update(None, "user_version", TABLE_VERSION)?;
+    transaction.commit()?;
     Ok(connection)
+}
+
+/// What the column of users holds.
+fn user(principal: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(principal))
 }
 
 fn read(
@@ -211,7 +307,7 @@ fn write(
         Ok(bytes) => bytes,
         Err(error) => return Ok(Err(error)),
     };
-    let row = params![key.as_bytes(), bytes, record.live_principal(), clamp(record.deadline())];
+    let row = params![key.as_bytes(), bytes, record.live_principal().map(user), clamp(record.deadline())];
     connection.prepare_cached(UPSERT)?.execute(row)?;
     Ok(Ok(()))
 }
@@ -271,19 +367,20 @@ const QUEUE: usize = 1024;
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LAST_PAUSE: Duration = Duration::from_millis(5);
 const SWEEP_EVERY: u64 = 256;
-const TABLE_VERSION: i64 = 1;
+/// Since 2 users are hashed.
+const TABLE_VERSION: i64 = 2;
 const TABLES: &str = "
-    BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS sessions (
         key BLOB PRIMARY KEY, record BLOB NOT NULL, principal TEXT, deadline INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal) WHERE principal IS NOT NULL;
-    CREATE INDEX IF NOT EXISTS sessions_deadline ON sessions (deadline);
-    PRAGMA user_version = 1;
-    COMMIT;";
+    CREATE INDEX IF NOT EXISTS sessions_deadline ON sessions (deadline);";
 const UPSERT: &str = "INSERT INTO sessions (key, record, principal, deadline) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (key) DO UPDATE SET record = ?2, principal = ?3, deadline = ?4";
 const EXISTS: &str = "SELECT 1 FROM sessions WHERE key = ?1";
 const SESSIONS_OF: &str = "SELECT key FROM sessions WHERE principal = ?1 AND deadline > ?2";
 const SWEEP: &str =
-    "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE deadline < ?1 LIMIT 1024)";
+    "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE deadline < ?1 LIMIT ?2)";
+const SWEEP_AT_ONCE: i64 = 1024;
+const REVOKE: &str =
+    "UPDATE sessions SET record = ?3, principal = NULL, deadline = ?4 WHERE principal = ?1 AND key <> ?2";

@@ -13,7 +13,8 @@ use std::{fmt, sync::Arc, time::Duration};
 /// A place where sessions live.
 ///
 /// Implement the four required methods; [`apply`](Self::apply) reads, calls [`apply_op`](crate::apply_op) and writes as one atomic step. The rest
-/// is provided on them. Every call ends within the store's own deadline (8 s by default), with an answer or an error. Dropping a call's future
+/// is provided on them. Every call ends within the store's own deadline (8 s, or what its `deadline` setter was given), with an answer or an error; who has less time wraps
+/// the call into a timeout. Dropping a call's future
 /// is allowed at any time; a write may then have taken effect or not. A failed read is an error, never an empty answer.
 #[async_trait]
 pub trait SessionStore: Send + Sync + fmt::Debug {
@@ -151,6 +152,49 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
         }
         Ok(Outcome::Gone(Gone::Rotated))
     }
+
+    /// Ends every session of a user but `except`, and answers how many. Once this is answered, none of the sessions that the user had when it was
+    /// asked comes back: not by a commit or a rotation in flight, under no id. A log-in that is under way at the same moment counts as a later one.
+    ///
+    /// A store with replicas overrides this, so that an answer is durable also where nothing was left to end.
+    ///
+    /// # Errors
+    /// The store's own failures; some sessions may have ended then. Ask again.
+    async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for _ in 0..MAX_ROUNDS {
+            let mut keys = self.sessions_of(principal).await?;
+            keys.retain(|key| Some(key) != except);
+            if keys.is_empty() {
+                return Ok(ended);
+            }
+            let mut failure = None;
+            for key in keys {
+                match self.delete(&key).await {
+                    Ok(outcome) => ended += usize::from(outcome.is_done()),
+                    Err(error) => failure = Some(error), // the others are ended all the same
+                }
+            }
+            failure.map_or(Ok(()), Err)?;
+        }
+        let reason = format!("there were new sessions after {MAX_ROUNDS} rounds");
+        Err(StoreError::Unavailable {
+            store: format!("{self:?}"),
+            action: "revocation",
+            reason,
+            source: None,
+        })
+    }
+
+    /// Forgets at most `limit` records that are over, and answers how many. Stores do so by themselves in the course of writing, or leave it to
+    /// their server: this is for a store that is rarely written to.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+        let _ = limit;
+        Ok(0)
+    }
 }
 
 /// What a load found.
@@ -205,7 +249,7 @@ impl Durability {
 /// | URL | Store |
 /// |---|---|
 /// | `memory:` | this process only |
-/// | `sqlite:PATH` | one host, several processes (feature `sqlite`) |
+/// | `sqlite:PATH[?sync=full]` | one host, several processes (feature `sqlite`) |
 /// | `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?replicas=N]`, `HOST:PORT` | one Redis 6.2 or newer (feature `redis`) |
 /// | `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],../NAME[/DB][?replicas=N]` | the master that the Sentinels name (feature `redis`) |
 ///
@@ -222,7 +266,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn SessionStore>, StoreError> {
         "memory" if rest.is_empty() => Ok(Arc::new(crate::MemoryStore::new())),
         "memory" => Err(config(url, "memory: takes nothing after it", "write memory:")),
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(Arc::new(crate::SqliteStore::open(rest).await?)),
+        "sqlite" => Ok(Arc::new(crate::SqliteStore::connect(rest).await?)),
         #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(config(url, "SQLite is not built in", "build with the feature sqlite")),
         #[cfg(feature = "redis")]
@@ -250,6 +294,9 @@ pub(crate) fn without_password(url: &str) -> String {
 
 /// A session that moves on while it is followed is followed this often.
 const MAX_HOPS: usize = 8;
+
+/// Each round ends all that there were; new ones come from log-ins only.
+const MAX_ROUNDS: usize = 8;
 
 #[cfg(test)]
 mod tests {

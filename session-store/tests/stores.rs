@@ -1,18 +1,73 @@
 //! The conformance suite on the stores that need no server.
 #![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use session_store::{MemoryStore, conformance};
-use std::sync::Arc;
+use async_trait::async_trait;
+use session_store::{
+    Applied, Durability, Lifetime, MemoryStore, Op, Patch, Record, SessionId, SessionStore, StoreError,
+    StoreKey, conformance,
+};
+use std::{sync::Arc, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_conforms() {
     conformance::run(Arc::new(MemoryStore::new())).await;
 }
 
+/// A store of a third party with the required methods only: what is provided on them conforms too.
+#[derive(Debug, Default)]
+struct Required(MemoryStore);
+
+#[async_trait]
+impl SessionStore for Required {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        tokio::task::yield_now().await; // as one that is somewhere else
+        self.0.load(key).await
+    }
+
+    async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
+        tokio::task::yield_now().await;
+        self.0.apply(key, op, durability).await
+    }
+
+    async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+        self.0.sessions_of(principal).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_provided_conforms() {
+    conformance::run(Arc::new(Required::default())).await;
+}
+
+async fn sweeping_forgets(store: &dyn SessionStore) {
+    let lifetime = Lifetime { idle: Duration::from_millis(1), absolute: Duration::from_secs(9) };
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        let key = SessionId::random().key();
+        store.create(&key, lifetime, None, Patch::new(), None).await.unwrap();
+        keys.push(key);
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(store.sweep(2).await.unwrap(), 2);
+    assert_eq!(store.sweep(usize::MAX).await.unwrap(), 1);
+    assert_eq!(store.sweep(usize::MAX).await.unwrap(), 0);
+    assert_eq!(store.load(&keys[0]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn memory_is_swept() {
+    sweeping_forgets(&MemoryStore::new()).await;
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::*;
-    use session_store::{Lifetime, Patch, SessionId, SessionStore, SqliteStore};
+    use session_store::SqliteStore;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_conforms() {
@@ -40,6 +95,34 @@ mod sqlite {
         let again = SqliteStore::open(&path).await.unwrap();
         assert_eq!(again.load(&key).await.unwrap().unwrap().counter("views"), Some(400));
         again.health().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn sqlite_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}?sync=full", folder.path().join("s.db").display());
+        sweeping_forgets(&*session_store::connect(&url).await.unwrap()).await;
+        let error = session_store::connect(&format!("{url}y")).await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("sync=full"), "{error}");
+    }
+
+    /// A file of the first version names users; opening it hashes them, and their sessions are found under the hash.
+    #[tokio::test]
+    async fn an_older_file_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let key = SessionId::random().key();
+        store.create(&key, Lifetime::default(), Some("ada".into()), Patch::new(), None).await.unwrap();
+        drop(store);
+        let raw = rusqlite::Connection::open(&path).unwrap();
+        raw.execute_batch("UPDATE sessions SET principal = 'ada'; PRAGMA user_version = 1;").unwrap();
+        for _ in 0..2 {
+            let store = SqliteStore::open(&path).await.unwrap();
+            assert_eq!(store.sessions_of("ada").await.unwrap(), [key]);
+        }
+        let name: String = raw.query_row("SELECT principal FROM sessions", [], |row| row.get(0)).unwrap();
+        assert!(!name.contains("ada"), "a user's name is in the table");
     }
 
     #[tokio::test]

@@ -6,11 +6,13 @@
 
 mod cookie;
 mod outcome;
+mod own;
 mod service;
 mod session;
 
 pub use cookie::CookieConfig;
 pub use outcome::{Commit, SessionError};
+pub use own::OwnSession;
 pub use service::SessionService;
 pub use session::Session;
 

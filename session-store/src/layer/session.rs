@@ -34,23 +34,23 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     patch: Patch,
     read: HashSet<String>,
     request: Option<String>,
     commits: u32,
     used: bool,
     /// A write was begun and not seen to its end: its future is still running, or the handler dropped it.
-    writing: bool,
+    pub(super) writing: bool,
     failure: Option<SessionError>,
 }
 
-struct Slot {
-    state: SlotState,
+pub(super) struct Slot {
+    pub(super) state: SlotState,
     cookie: Option<CookieOut>,
 }
 
-enum SlotState {
+pub(super) enum SlotState {
     Unread,
     None,
     /// The client has been sent another id. A new session here would replace that one in the browser.
@@ -279,7 +279,15 @@ impl Session {
         }
     }
 
-    async fn loaded<'a>(&self, slot: &'a mut Slot) -> Result<Option<&'a Record>, SessionError> {
+    pub(super) fn layer(&self) -> &SessionLayer {
+        &self.inner.layer
+    }
+
+    pub(super) fn slot(&self) -> &tokio::sync::Mutex<Slot> {
+        &self.inner.slot
+    }
+
+    pub(super) async fn loaded<'a>(&self, slot: &'a mut Slot) -> Result<Option<&'a Record>, SessionError> {
         self.pending().used = true;
         if matches!(slot.state, SlotState::Unread) {
             let found = match &self.inner.cookie {
@@ -352,7 +360,7 @@ impl Session {
     }
 
     /// Remembers a failure: nothing more is sent to the store in this request, and the layer answers for it.
-    fn fail(&self, slot: &mut Slot, error: StoreError) -> SessionError {
+    pub(super) fn fail(&self, slot: &mut Slot, error: StoreError) -> SessionError {
         let error = SessionError::Store(Arc::new(error));
         slot.state = SlotState::Failed(error.clone());
         self.pending().failure = Some(error.clone());
@@ -371,7 +379,7 @@ impl Session {
         (std::mem::take(&mut pending.patch), id)
     }
 
-    fn pending(&self) -> MutexGuard<'_, Pending> {
+    pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
         self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

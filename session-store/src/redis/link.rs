@@ -89,6 +89,7 @@ impl Link {
         deadline: Duration,
         reason: impl Into<String>,
     ) -> StoreError {
+        let deadline = Duration::from_millis(crate::lifetime::millis(deadline)); // as a person reads it
         StoreError::Timeout { store: self.name.clone(), action, deadline, reason: reason.into() }
     }
 

@@ -208,6 +208,26 @@ impl SessionStore for RedisStore {
         self.link.call("list", self.deadline, work).await
     }
 
+    async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
+        let (wait, now) = (wait(self.durability), unix_now());
+        let tombstone = codec::encode(&Record::revoked(now), rand::random())?;
+        let until = Instant::now() + self.deadline;
+        let _permit = self.link.admit("revocation")?;
+        let mut ended = 0;
+        loop {
+            let work = |mut connection: MultiplexedConnection| {
+                let (scripts, tombstone) = (&self.scripts, &tombstone);
+                async move { scripts.revoke(&mut connection, principal, except, tombstone, wait).await }
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            let (some, more) = self.link.admitted("revocation", left, wait.is_some(), work).await?;
+            ended += some;
+            if !more {
+                return Ok(ended);
+            }
+        }
+    }
+
     async fn health(&self) -> Result<(), StoreError> {
         let work = |mut connection: MultiplexedConnection| async move {
             let _: () = redis::cmd("PING").query_async(&mut connection).await?;

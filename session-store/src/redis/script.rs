@@ -7,7 +7,7 @@ use crate::{
     id::StoreKey,
     lifetime::UnixMillis,
     record::{Head, Record},
-    rule::Step,
+    rule::{Step, TOMBSTONE},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, aio::MultiplexedConnection};
@@ -65,11 +65,12 @@ pub(super) enum Wrote {
 
 pub(super) struct Scripts {
     compare_and_set: Script,
+    revoke: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { compare_and_set: Script::new(COMPARE_AND_SET) }
+        Self { compare_and_set: Script::new(COMPARE_AND_SET), revoke: Script::new(REVOKE) }
     }
 
     pub(super) async fn compare_and_set(
@@ -81,22 +82,44 @@ impl Scripts {
         rows: &[Row],
         wait: Option<Wait>,
     ) -> Result<Wrote, CallError> {
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(self.compare_and_set.get_hash()).arg(1 + 2 * rows.len()).arg(session(key));
-        for row in rows {
-            call.arg(session(&row.key)).arg(&row.index);
-        }
-        call.arg(before.0.as_ref().map_or(&[][..], |head| &head[..])).arg(now);
-        for row in rows {
-            call.arg(&row.bytes[..]).arg(row.life).arg(row.score).arg(member(&row.key));
-        }
-        let (answer, acked) = send(connection, &self.compare_and_set, &call, wait).await?;
+        let arguments = |call: &mut Cmd| {
+            call.arg(1 + 2 * rows.len()).arg(session(key));
+            for row in rows {
+                call.arg(session(&row.key)).arg(&row.index);
+            }
+            call.arg(before.0.as_ref().map_or(&[][..], |head| &head[..])).arg(now.saturating_sub(SKEW));
+            for row in rows {
+                call.arg(&row.bytes[..]).arg(row.life).arg(row.score).arg(member(&row.key));
+            }
+        };
+        let (answer, acked) =
+            send(connection, &self.compare_and_set, COMPARE_AND_SET, arguments, wait).await?;
         let (done, newer): (u8, Option<Vec<u8>>) = answer;
         match done {
             DONE => confirmed(wait, acked).map(|()| Wrote::Done),
             COLLISION => Ok(Wrote::Collision),
             _ => Ok(Wrote::Newer(newer)),
         }
+    }
+
+    /// Puts tombstones over a user's sessions, a bounded number of them. Answers how many, and whether there are more.
+    pub(super) async fn revoke(
+        &self,
+        connection: &mut MultiplexedConnection,
+        principal: &str,
+        except: Option<&StoreKey>,
+        tombstone: &[u8],
+        wait: Option<Wait>,
+    ) -> Result<(usize, bool), CallError> {
+        let arguments = |call: &mut Cmd| {
+            call.arg(2).arg(user(principal)).arg(MARK);
+            call.arg(tombstone).arg(crate::lifetime::millis(TOMBSTONE)).arg(SESSION);
+            call.arg(except.map(member).unwrap_or_default()).arg(BATCH);
+        };
+        let (answer, acked) = send(connection, &self.revoke, REVOKE, arguments, wait).await?;
+        let (ended, more): (usize, bool) = answer;
+        confirmed(wait, acked)?;
+        Ok((ended, more))
     }
 }
 
@@ -113,31 +136,29 @@ pub(super) async fn confirm(
     confirmed(wait, acked)
 }
 
-/// Sends the script by its hash, and itself where the server has forgotten it.
+/// Sends the script by its hash, and itself where the server has forgotten it. With a `WAIT` behind it it is sent itself: a second try would wait twice.
 async fn send<T: FromRedisValue>(
     connection: &mut MultiplexedConnection,
     script: &Script,
-    call: &Cmd,
+    text: &str,
+    arguments: impl Fn(&mut Cmd),
     wait: Option<Wait>,
 ) -> Result<(T, i64), CallError> {
-    for attempt in 0..2 {
-        let answer = match wait {
-            None => call.query_async(connection).await.map(|answer| (answer, 0)),
-            Some(Wait { n, timeout }) => {
-                let mut pipe = redis::pipe();
-                pipe.add_command(call.clone());
-                pipe.cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
-                pipe.query_async(connection).await
-            }
-        };
-        match answer {
-            Err(error) if attempt == 0 && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                script.load_async(connection).await?;
-            }
-            answer => return Ok(answer?),
-        }
+    if let Some(Wait { n, timeout }) = wait {
+        let (mut pipe, mut call) = (redis::pipe(), redis::cmd("EVAL"));
+        arguments(call.arg(text));
+        pipe.add_command(call).cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
+        return Ok(pipe.query_async(connection).await?);
     }
-    Err(Failure::again("the server forgets scripts at once").into())
+    let mut call = redis::cmd("EVALSHA");
+    arguments(call.arg(script.get_hash()));
+    match call.query_async(connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            script.load_async(connection).await?;
+            Ok((call.query_async(connection).await?, 0))
+        }
+        answer => Ok((answer?, 0)),
+    }
 }
 
 /// `WAIT` answers the count that it reached, whatever was asked for.
@@ -154,7 +175,7 @@ fn life(record: &Record, now: UnixMillis) -> u64 {
 }
 
 pub(super) fn session(key: &StoreKey) -> String {
-    format!("session:{}", member(key))
+    format!("{SESSION}{}", member(key))
 }
 
 pub(super) fn user(principal: &str) -> String {
@@ -162,16 +183,17 @@ pub(super) fn user(principal: &str) -> String {
 }
 
 fn member(key: &StoreKey) -> String {
-    URL_SAFE_NO_PAD.encode(key.as_bytes())
+    key.to_text()
 }
 
 pub(super) fn parse_member(member: &[u8]) -> Result<StoreKey, StoreError> {
-    let bytes = URL_SAFE_NO_PAD.decode(member).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    bytes
-        .map(StoreKey::from_bytes)
-        .ok_or(StoreError::Decode { reason: "an entry of a user's index is no key" })
+    let key = std::str::from_utf8(member).ok().and_then(StoreKey::parse);
+    key.ok_or(StoreError::Decode { reason: "an entry of a user's index is no key" })
 }
 
+const SESSION: &str = "session:";
+/// Sessions that one script ends: it holds up everybody else meanwhile.
+const BATCH: usize = 256;
 /// Written where there is nothing else to write before a `WAIT`.
 const MARK: &str = "session-mark";
 /// Redis forgets a record this much after its deadline, so that clocks of hosts may differ; the record's own deadline decides.
@@ -183,7 +205,7 @@ const DONE: u8 = 1;
 const COLLISION: u8 = 2;
 
 /// `KEYS`: the record that was read; then for each record to write its key and the index that it is in or was in.
-/// `ARGV`: the first bytes that were read (empty: nothing was there), now; then for each record its bytes, life in ms, score (0: not in the index), member.
+/// `ARGV`: the first bytes that were read (empty: nothing was there), what of an index is over by any host's clock; then for each record its bytes, life in ms, score (0: not in the index), member.
 /// Answers `{0, newer bytes}`, `{1}` done, `{2}` a new key is in use.
 const COMPARE_AND_SET: &str = r"
 local current = redis.call('GET', KEYS[1])
@@ -208,4 +230,24 @@ for i = 2, #KEYS, 2 do
   end
 end
 return {1, false}
+";
+
+/// `KEYS`: the index of the user's sessions, the mark. `ARGV`: the tombstone, its life in ms, what the names of sessions begin with, the member to
+/// leave, how many at most. Who is over by this host's clock may be live by another one's, so all members count. The mark is written so that a
+/// `WAIT` behind this waits for something also when an earlier call has ended them all.
+/// Answers `{how many, 1 if there are more}`.
+const REVOKE: &str = r"
+redis.call('SET', KEYS[2], '', 'PX', 1000)
+local members = redis.call('ZRANGE', KEYS[1], 0, ARGV[5])
+local limit = tonumber(ARGV[5])
+local ended = 0
+for _, member in ipairs(members) do
+  if member ~= ARGV[4] and ended < limit then
+    local name = ARGV[3] .. member
+    if redis.call('EXISTS', name) == 1 then redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
+    redis.call('ZREM', KEYS[1], member)
+    ended = ended + 1
+  end
+end
+return {ended, #members > limit and 1 or 0}
 ";

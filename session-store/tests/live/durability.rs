@@ -28,6 +28,12 @@ async fn a_log_out_that_no_replica_has_is_an_error() {
     }
     let refused = store.apply(&kept, login(SessionId::random().key()), store.durability()).await;
     assert!(refused.unwrap_err().is_not_durable());
+    let error = store.revoke_all("ada", None).await.unwrap_err();
+    assert!(error.is_not_durable(), "{error}");
+    assert!(
+        store.revoke_all("ada", None).await.unwrap_err().is_not_durable(),
+        "nothing left to end is no proof"
+    );
     let plain = RedisStore::open(&url).unwrap();
     plain.delete(&create(&plain).await).await.unwrap(); // one server by itself is enough where nobody asked for more
 
