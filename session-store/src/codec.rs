@@ -1,4 +1,5 @@
-//! A record's bytes: `SES`, format (1 byte), checksum (8), stamp (8), body; numbers big-endian, texts with their length before them.
+//! A record's bytes: `SES`, format (1 byte), checksum (8), stamp (8), body; numbers big-endian, texts with their length before them. The format
+//! rises when the layout changes, and older ones are read; the body begins with the application's own schema number.
 //!
 //! The checksum (the first 8 bytes of SHA-256 over stamp and body) turns damage into an error instead of a different session. It is no
 //! authentication: who can write the store can write a session. The stamp is random for each write, so that a compare-and-set on the
@@ -36,6 +37,7 @@ pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
     out.0.extend_from_slice(MAGIC);
     out.0.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0, 0]);
     out.u64(stamp);
+    out.0.extend_from_slice(&record.schema.to_be_bytes());
     out.u64(record.version);
     out.u64(record.created_at);
     out.u64(record.touched_at);
@@ -92,13 +94,15 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     if input.take(MAGIC.len())? != MAGIC {
         return Err(broken("it does not begin like one"));
     }
-    if input.u8()? != FORMAT {
+    let format = input.u8()?;
+    if !(FIRST_FORMAT..=FORMAT).contains(&format) {
         return Err(broken("its format is of another version of this library"));
     }
     if input.array::<8>()? != checksum(input.0) {
         return Err(broken("its checksum does not fit"));
     }
     let _stamp = input.u64()?;
+    let schema = if format == FIRST_FORMAT { 0 } else { u16::from_be_bytes(input.array()?) };
     let version = input.u64()?;
     let (created_at, touched_at) = (input.u64()?, input.u64()?);
     let (idle, absolute) = (Duration::from_millis(input.u64()?), Duration::from_millis(input.u64()?));
@@ -106,7 +110,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     let logged_in = input.flag()?;
     let principal = Some(input.text(MAX_PRINCIPAL)?).filter(|_| logged_in);
     let mut record = Record::new(Lifetime { idle, absolute }, principal, created_at);
-    (record.version, record.touched_at, record.state) = (version, touched_at, state);
+    (record.version, record.schema) = (version, schema);
+    (record.touched_at, record.state) = (touched_at, state);
     for _ in 0..input.length(MAX_VALUES)? {
         let key = input.text(MAX_KEY)?;
         let version = input.u64()?;
@@ -254,7 +259,9 @@ const fn broken(reason: &'static str) -> StoreError {
 }
 
 const MAGIC: &[u8] = b"SES";
-const FORMAT: u8 = 1;
+/// Without a schema number.
+const FIRST_FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Where the checksum ends and what it covers begins.
 const SUMMED: usize = 12;
 
@@ -267,7 +274,7 @@ mod tests {
     fn sample() -> Record {
         let mut record = Record::new(Lifetime::default(), Some("ada".into()), 1_000);
         let patches = [
-            Patch::new().set("cart", *b"[1,2]").add("views", -3).set("x", *b"1"),
+            Patch::new().schema(0).set("cart", *b"[1,2]").add("views", -3).set("x", *b"1"),
             Patch::new().remove("x").add("views", 9),
         ];
         for patch in patches {
@@ -294,6 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_first_format_is_read() {
+        let record = sample();
+        let mut bytes = encode(&record, 7).unwrap();
+        bytes.drain(HEAD..HEAD + 2);
+        bytes[3] = FIRST_FORMAT;
+        let sum = checksum(&bytes[SUMMED..]);
+        bytes[4..SUMMED].copy_from_slice(&sum);
+        assert_eq!(decode(&bytes).unwrap(), record);
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let bytes = encode(&sample(), 7).unwrap();
         for bit in 0..bytes.len() * 8 {
@@ -317,10 +335,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), right_sum in any::<bool>()) {
+        fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), right_sum in any::<bool>(), format in FIRST_FORMAT..=FORMAT) {
             if right_sum && bytes.len() > SUMMED {
                 bytes[..3].copy_from_slice(MAGIC);
-                bytes[3] = FORMAT;
+                bytes[3] = format;
                 let sum = checksum(&bytes[SUMMED..]);
                 bytes[4..SUMMED].copy_from_slice(&sum);
             }

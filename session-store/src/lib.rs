@@ -58,7 +58,7 @@ pub mod store;
 pub use error::StoreError;
 pub use id::{CommitId, SessionId, StoreKey};
 #[cfg(feature = "tower")]
-pub use layer::{CookieConfig, Session, SessionError, SessionLayer};
+pub use layer::{CookieConfig, Session, SessionError, SessionLayer, TypedKey};
 pub use lifetime::Lifetime;
 pub use memory::MemoryStore;
 pub use op::{Applied, Gone, Mode, Op, Outcome, Patch};

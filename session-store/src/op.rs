@@ -5,12 +5,18 @@ use crate::{
     lifetime::Lifetime,
     record::{Record, Value},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Changes to some of a session's values. Later calls for a key replace or extend earlier ones.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Patch {
     pub(crate) changes: BTreeMap<String, Change>,
+    /// Values that may not have changed since the base either.
+    pub(crate) expected: BTreeSet<String>,
+    pub(crate) schema: Option<u16>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -70,7 +76,8 @@ pub enum Op {
 /// What a commit does when the record changed since its base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Apply it if no value that it sets or removes was changed since the base; adding to a counter never conflicts.
+    /// Apply it if no value that it sets, removes or [expects](Patch::expect_unchanged) was changed since the base; adding to a counter by itself
+    /// never conflicts.
     #[default]
     Merge,
     /// Apply it only to exactly the base version.
@@ -160,10 +167,24 @@ impl Patch {
         self
     }
 
+    /// Makes a merge a conflict if this value changed since the base, though the patch leaves it as it is: for a change that depends on it.
+    #[must_use]
+    pub fn expect_unchanged(mut self, key: impl Into<String>) -> Self {
+        self.expected.insert(key.into());
+        self
+    }
+
+    /// Says which version of the application's values the session holds from now on.
+    #[must_use]
+    pub fn schema(mut self, schema: u16) -> Self {
+        self.schema = Some(schema);
+        self
+    }
+
     /// Whether nothing would change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && self.schema.is_none()
     }
 
     /// This patch as a blind commit under a fresh id.

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub struct Record {
     /// Rises by one with every change.
     pub version: u64,
+    /// The version of the application's values in it; 0 where the application says nothing ([`Patch::schema`](crate::Patch::schema)).
+    pub schema: u16,
     /// When the session, or the log-in that it stands for, began.
     pub created_at: UnixMillis,
     /// When it was last used or changed.
@@ -35,6 +37,10 @@ pub struct Record {
 /// The first bytes of a record as a store read or wrote them: what a compare-and-set compares. No part of what the record says, so any two
 /// are equal.
 #[derive(Clone, Copy, Default)]
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "the other stores compare inside a transaction")
+)]
 pub(crate) struct Head(pub(crate) Option<[u8; HEAD]>);
 
 impl PartialEq for Head {
@@ -105,6 +111,7 @@ impl Record {
     pub fn new(lifetime: Lifetime, principal: Option<String>, now: UnixMillis) -> Self {
         Self {
             version: 0,
+            schema: 0,
             created_at: now,
             touched_at: now,
             lifetime,
@@ -170,6 +177,7 @@ impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
             .field("version", &self.version)
+            .field("schema", &self.schema)
             .field("created_at", &self.created_at)
             .field("touched_at", &self.touched_at)
             .field("lifetime", &self.lifetime)

@@ -79,7 +79,11 @@ fn apply_live(mut record: Record, op: &Op, now: UnixMillis) -> Step {
             let same_user = principal.is_none() || *principal == record.principal;
             let leads = principal.is_none();
             if !same_user && record.principal.is_some() {
-                record = Record { version: record.version, ..Record::new(record.lifetime, None, now) };
+                record = Record {
+                    version: record.version,
+                    schema: record.schema,
+                    ..Record::new(record.lifetime, None, now)
+                };
             }
             if principal.is_some() {
                 record.principal.clone_from(principal);
@@ -168,20 +172,26 @@ impl Record {
         }
     }
 
-    /// Whether something that the patch sets or removes changed after `base`.
+    /// Whether something that the patch sets, removes or expects changed after `base`.
     fn clashes(&self, patch: &Patch, base: u64) -> bool {
-        patch.changes.iter().any(|(key, change)| match (self.entries.get(key), change) {
-            (_, Change::Add(_) | Change::Mismatch) => false,
+        let changed = patch.changes.iter().any(|(key, change)| match change {
+            Change::Add(_) | Change::Mismatch => false,
+            Change::Remove => self.entries.get(key).is_some_and(|entry| entry.version > base),
+            Change::Set(_) => self.changed_since(key, base),
+        });
+        changed || patch.expected.iter().any(|key| self.changed_since(key, base))
+    }
+
+    fn changed_since(&self, key: &str, base: u64) -> bool {
+        match (self.entries.get(key), self.removed.iter().rfind(|(removed, _)| removed == key)) {
             (Some(entry), _) => entry.version > base,
-            (None, Change::Remove) => false,
-            (None, Change::Set(_)) => match self.removed.iter().rfind(|(removed, _)| removed == key) {
-                Some((_, version)) => *version > base,
-                None => self.removed_floor > base,
-            },
-        })
+            (None, Some((_, version))) => *version > base,
+            (None, None) => self.removed_floor > base,
+        }
     }
 
     fn patch(&mut self, patch: &Patch, version: u64) -> Result<(), String> {
+        self.schema = patch.schema.unwrap_or(self.schema);
         for (key, change) in &patch.changes {
             let value = match change {
                 Change::Set(value) => value.clone(),

@@ -5,7 +5,7 @@ use crate::{
     state::{AppState, Readiness},
 };
 use axum::{
-    Extension, Form, Json, Router,
+    Form, Json, Router,
     body::{Body, HttpBody},
     extract::{DefaultBodyLimit, Query, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
@@ -14,7 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
-use session_store::{Session, SessionError, layer::Commit};
+use session_store::{Session, SessionError, TypedKey, layer::Commit};
 use std::time::Duration;
 
 /// The site as a service.
@@ -60,10 +60,10 @@ struct WorkQuery {
 
 async fn home(
     State(state): State<AppState>,
-    Extension(session): Extension<Session>,
+    session: Session,
     method: Method,
     headers: HeaderMap,
-) -> Result<Response, Failed> {
+) -> Result<Response, SessionError> {
     Ok(match view(&state, &session, &method, &headers).await? {
         Some(answer) => Html(html::counter(&answer)).into_response(),
         None => Html(html::login(&state, None)).into_response(),
@@ -72,20 +72,17 @@ async fn home(
 
 async fn views(
     State(state): State<AppState>,
-    Extension(session): Extension<Session>,
+    session: Session,
     method: Method,
     headers: HeaderMap,
-) -> Result<Response, Failed> {
+) -> Result<Response, SessionError> {
     Ok(match view(&state, &session, &method, &headers).await? {
         Some(answer) => Json(answer).into_response(),
         None => (StatusCode::UNAUTHORIZED, Json(nobody(&state))).into_response(),
     })
 }
 
-async fn whoami(
-    State(state): State<AppState>,
-    Extension(session): Extension<Session>,
-) -> Result<Json<Answer>, Failed> {
+async fn whoami(State(state): State<AppState>, session: Session) -> Result<Json<Answer>, SessionError> {
     let user = session.principal().await?;
     let views = session.get(VIEWS).await?.unwrap_or_default();
     Ok(Json(Answer { user, views, ..nobody(&state) }))
@@ -93,9 +90,9 @@ async fn whoami(
 
 async fn login(
     State(state): State<AppState>,
-    Extension(session): Extension<Session>,
+    session: Session,
     Form(form): Form<LoginForm>,
-) -> Result<Response, Failed> {
+) -> Result<Response, SessionError> {
     let Some(user) = user_name(&form.user) else {
         let page = Html(html::login(&state, Some("Please give a name of 1 to 64 printable characters.")));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
@@ -104,7 +101,7 @@ async fn login(
     Ok(Redirect::to("/").into_response())
 }
 
-async fn logout(Extension(session): Extension<Session>) -> Result<Redirect, Failed> {
+async fn logout(session: Session) -> Result<Redirect, SessionError> {
     session.logout().await?;
     Ok(Redirect::to("/"))
 }
@@ -133,7 +130,7 @@ async fn view(
     session: &Session,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<Option<Answer>, Failed> {
+) -> Result<Option<Answer>, SessionError> {
     let Some(user) = session.principal().await? else { return Ok(None) };
     if method == Method::GET {
         if let Some(request) =
@@ -187,24 +184,8 @@ async fn frame(State(state): State<AppState>, request: Request, next: Next) -> R
     response
 }
 
-/// The layer answers for a failed store; anything else is a mistake of ours.
-struct Failed(SessionError);
-
-impl From<SessionError> for Failed {
-    fn from(error: SessionError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        tracing::debug!(error = %self.0, "request failed");
-        (StatusCode::INTERNAL_SERVER_ERROR, "the session could not be used\n").into_response()
-    }
-}
-
 const REQUEST_ID: &str = "x-request-id";
-const VIEWS: &str = "views";
+const VIEWS: TypedKey<i64> = TypedKey::new("views");
 const MAX_USER: usize = 64;
 const MAX_FORM: usize = 4096;
 const MAX_WORK_MS: u64 = 10_000;

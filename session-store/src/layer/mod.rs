@@ -4,20 +4,29 @@
 //! something; the write is done before the response head leaves, so what a user saw is what is stored. A response of 500 and above saves nothing.
 //! When the store fails, the response is 503 with `Retry-After`: a session is never made up after a failed load.
 
+#[cfg(feature = "axum")]
+mod axum;
 mod cookie;
 mod outcome;
 mod own;
 mod service;
 mod session;
+mod update;
+mod value;
 
+#[cfg(feature = "axum")]
+pub use axum::NoSessionLayer;
 pub use cookie::CookieConfig;
 pub use outcome::{Commit, SessionError};
 pub use own::OwnSession;
 pub use service::SessionService;
 pub use session::Session;
+pub use update::Update;
+pub use value::{Key, TypedKey};
 
 use crate::{lifetime::Lifetime, store::SessionStore};
 use std::sync::Arc;
+use update::Migration;
 
 /// Adds sessions to a tower service over HTTP.
 ///
@@ -34,13 +43,14 @@ pub struct SessionLayer {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) lifetime: Lifetime,
     pub(crate) cookie: CookieConfig,
+    pub(crate) migration: Option<Migration>,
 }
 
 impl SessionLayer {
     /// A layer over a store, with the default [`Lifetime`] and [`CookieConfig`].
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>) -> Self {
-        Self { store, lifetime: Lifetime::default(), cookie: CookieConfig::default() }
+        Self { store, lifetime: Lifetime::default(), cookie: CookieConfig::default(), migration: None }
     }
 
     /// How long new sessions live.
@@ -54,6 +64,18 @@ impl SessionLayer {
     #[must_use]
     pub fn cookie(mut self, cookie: CookieConfig) -> Self {
         self.cookie = cookie;
+        self
+    }
+
+    /// Which version of its values the application works with. A session of an older one is brought up to it when it is first loaded: `migrate` is
+    /// told the older version (0: from before there was one) and changes values; all instances may try, one succeeds. While instances of
+    /// both versions run, the older ones see what the newer ones wrote, and leave it as it is.
+    #[must_use]
+    pub fn schema<F>(mut self, version: u16, migrate: F) -> Self
+    where
+        F: Fn(u16, &mut Update<'_>) -> Result<(), SessionError> + Send + Sync + 'static,
+    {
+        self.migration = Some(Migration { to: version, step: Arc::new(migrate) });
         self
     }
 }

@@ -49,6 +49,12 @@ pub enum SessionError {
         /// The value's key.
         key: String,
     },
+    /// Other requests changed the same values again and again; nothing was written. Try the request again.
+    #[error("the session was changed by other requests at the same time, each time it was tried; try again")]
+    Conflict,
+    /// The session ended while it was changed; nothing was written.
+    #[error("the session ended before its change was saved ({0:?}); log in again")]
+    Gone(Gone),
     /// No unused id was found, which points to a broken generator of random numbers.
     #[error("a new session's id was in use several times in a row; check this machine's random numbers")]
     NoFreeId,

@@ -3,13 +3,14 @@
 use super::{
     SessionLayer,
     outcome::{Commit, SessionError},
+    value::{self, Key},
 };
 use crate::{
     error::StoreError,
     id::{CommitId, SessionId, StoreKey},
     lifetime::unix_now,
     op::{Applied, Change, Gone, Mode, Op, Outcome, Patch},
-    record::{Record, Value},
+    record::Record,
     store::{Durability, Loaded},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -76,7 +77,9 @@ impl Session {
     ///
     /// # Errors
     /// The store's failure, or a value of another type.
-    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
+    pub async fn get<T: DeserializeOwned>(&self, key: impl Key<T>) -> Result<Option<T>, SessionError> {
+        let key = key.as_ref().to_owned();
+        let key = key.as_str();
         let mut slot = self.inner.slot.lock().await;
         let stored = self.loaded(&mut slot).await?.and_then(|record| record.get(key).cloned());
         let change = {
@@ -84,46 +87,27 @@ impl Session {
             pending.read.insert(key.to_owned());
             pending.patch.changes.get(key).cloned()
         };
-        let value = match change {
-            None => stored,
-            Some(Change::Set(value)) => Some(value),
-            Some(Change::Remove) => None,
-            Some(Change::Add(number)) => match stored.map_or(Some(0), |value| value.number()) {
-                Some(before) => Some(Value::Counter(before.saturating_add(number))),
-                None => return Err(SessionError::NotCounter { key: key.into() }),
-            },
-            Some(Change::Mismatch) => return Err(SessionError::NotCounter { key: key.into() }),
-        };
-        let read = match value {
-            None => return Ok(None),
-            Some(Value::Bytes(bytes)) => serde_json::from_slice(&bytes),
-            Some(Value::Counter(number)) => serde_json::from_value(number.into()),
-        };
-        read.map(Some).map_err(|_| SessionError::Value {
-            key: key.into(),
-            reason: "is not of the type that is asked for",
-        })
+        value::read(key, stored.as_ref(), change.as_ref())
     }
 
     /// Sets a value, kept as JSON. A session is created at commit if there is none.
     ///
     /// # Errors
     /// A value that is no JSON.
-    pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), SessionError> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|_| SessionError::Value { key: key.into(), reason: "cannot be written as JSON" })?;
-        self.pending().patch.put(key.to_owned(), Change::Set(Value::Bytes(bytes)));
+    pub fn set<T: Serialize + ?Sized>(&self, key: impl Key<T>, value: &T) -> Result<(), SessionError> {
+        let change = value::write(key.as_ref(), value)?;
+        self.pending().patch.put(key.as_ref().to_owned(), change);
         Ok(())
     }
 
     /// Removes a value.
-    pub fn remove(&self, key: &str) {
-        self.pending().patch.put(key.to_owned(), Change::Remove);
+    pub fn remove(&self, key: impl AsRef<str>) {
+        self.pending().patch.put(key.as_ref().to_owned(), Change::Remove);
     }
 
     /// Adds to a counter; concurrent requests lose nothing. The committed number is there after [`commit`](Self::commit).
-    pub fn add(&self, key: &str, number: i64) {
-        self.pending().patch.put(key.to_owned(), Change::Add(number));
+    pub fn add(&self, key: impl Key<i64>, number: i64) {
+        self.pending().patch.put(key.as_ref().to_owned(), Change::Add(number));
     }
 
     /// Names this request, so that its commits take effect once when a gateway sends it again. Call it before changing anything.
@@ -211,35 +195,19 @@ impl Session {
             return Ok(Commit::Unchanged);
         }
         let mut slot = self.inner.slot.lock().await;
-        let base = self.loaded(&mut slot).await?.map(|record| record.version);
-        let base = base.filter(|_| self.pending().changes_what_it_read());
+        self.loaded(&mut slot).await?;
+        let depends = self.pending().changes_what_it_read();
         let (patch, id) = self.take();
-        if matches!(slot.state, SlotState::Rotated) {
-            return Ok(Commit::Gone(Gone::Rotated));
-        }
-        let SlotState::Live(key, record) = &slot.state else {
-            if patch.changes.values().all(|change| matches!(change, Change::Remove)) {
-                return Ok(Commit::Unchanged);
+        match &slot.state {
+            SlotState::Rotated => Ok(Commit::Gone(Gone::Rotated)),
+            SlotState::Live(key, record) => {
+                let (key, base) = (*key, depends.then_some(record.version));
+                self.commit_from(&mut slot, &key, base, patch, Mode::Merge, id).await
             }
-            return self.create(&mut slot, None, patch, id).await;
-        };
-        let key = *key;
-        let op = Op::Commit { base, patch, mode: Mode::Merge, id: Some(id) };
-        let applied = self.apply(Some(record), &key, op, Durability::Primary).await;
-        let applied = applied.map_err(|error| self.fail(&mut slot, error))?;
-        if let Some(record) = applied.record {
-            slot.state = SlotState::Live(key, Box::new(record));
-        }
-        match applied.outcome {
-            Outcome::Saved { version } => Ok(Commit::Saved { version }),
-            Outcome::Merged { version } => Ok(Commit::Merged { version }),
-            Outcome::Conflict { current } => Ok(Commit::Conflict { current }),
-            Outcome::NotCounter { key } => Err(SessionError::NotCounter { key }),
-            Outcome::Gone(gone) => {
-                slot.state = if gone == Gone::Rotated { SlotState::Rotated } else { SlotState::None };
-                Ok(Commit::Gone(gone))
+            _ if patch.changes.values().all(|change| matches!(change, Change::Remove)) => {
+                Ok(Commit::Unchanged)
             }
-            Outcome::Collision => Err(SessionError::NoFreeId),
+            _ => self.create(&mut slot, None, patch, id).await,
         }
     }
 
@@ -303,6 +271,9 @@ impl Session {
                 Loaded::Revoked => SlotState::Revoked,
                 _ => SlotState::None,
             };
+            if let Err(error) = self.migrate(slot).await {
+                slot.state = SlotState::Failed(error); // values of another version are not shown as this one's
+            }
         }
         match &slot.state {
             SlotState::Live(_, record) => Ok(Some(record)),
@@ -316,7 +287,7 @@ impl Session {
     }
 
     /// A step, from the record that was loaded under this key where one was.
-    async fn apply(
+    pub(super) async fn apply(
         &self,
         seen: Option<&Record>,
         key: &StoreKey,
@@ -333,13 +304,17 @@ impl Session {
         applied
     }
 
-    async fn create(
+    pub(super) async fn create(
         &self,
         slot: &mut Slot,
         principal: Option<String>,
         patch: Patch,
         id: CommitId,
     ) -> Result<Commit, SessionError> {
+        let patch = match &self.inner.layer.migration {
+            Some(migration) => patch.schema(migration.to),
+            None => patch,
+        };
         for _ in 0..MAX_COLLISIONS {
             let fresh = SessionId::random();
             let (lifetime, id) = (self.inner.layer.lifetime, Some(id));
@@ -368,7 +343,7 @@ impl Session {
     }
 
     /// The changes so far, and the id of the commit that takes them.
-    fn take(&self) -> (Patch, CommitId) {
+    pub(super) fn take(&self) -> (Patch, CommitId) {
         let mut pending = self.pending();
         let number = pending.commits;
         pending.commits = number.wrapping_add(1);

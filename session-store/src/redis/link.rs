@@ -236,14 +236,13 @@ impl Link {
 
     /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
     async fn check(&self, live: &Live) -> Result<(), Failure> {
-        let role = check_role(live.connection.clone());
-        let Target::Sentinel { sentinels, master, .. } = &self.target else { return role.await };
-        let named = tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO));
-        match tokio::join!(role, named) {
-            (Ok(()), Ok(Ok(named))) if named.replaces(&live.found) => {
+        check_role(live.connection.clone()).await?;
+        let Target::Sentinel { sentinels, master, .. } = &self.target else { return Ok(()) };
+        match tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO)).await {
+            Ok(Ok(named)) if named.replaces(&live.found) => {
                 Err(Failure::again(format!("the Sentinels name another master, {}", named.name())))
             }
-            (role, _) => role,
+            _ => Ok(()),
         }
     }
 

@@ -2,11 +2,16 @@
 #![cfg(feature = "tower")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod own;
+mod values;
+
 use async_trait::async_trait;
 use http::{Request, Response, StatusCode, header};
 use session_store::{
-    Durability, Gone, Lifetime, MemoryStore, Op, Record, Session, SessionLayer, SessionStore, StoreError,
-    StoreKey, layer::Commit, op::Applied,
+    Durability, Gone, Lifetime, MemoryStore, Op, Record, Session, SessionError, SessionLayer, SessionStore,
+    StoreError, StoreKey,
+    layer::{Commit, Update},
+    op::Applied,
 };
 use std::{
     convert::Infallible,
@@ -29,6 +34,8 @@ struct Probe {
     hang_writes: AtomicBool,
     /// No replica confirms anything.
     alone: AtomicBool,
+    /// Another instance changes the stock before the next write.
+    conflict_once: AtomicBool,
 }
 
 impl Probe {
@@ -57,6 +64,10 @@ impl SessionStore for Probe {
         away(&self.fail_writes)?;
         if self.hang_writes.load(SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if self.conflict_once.swap(false, SeqCst) {
+            let other = session_store::Patch::new().set("stock", *b"7").commit();
+            self.memory.apply(key, other, durability).await?;
         }
         let applied = self.memory.apply(key, op, durability).await;
         if self.alone.load(SeqCst) && durability != Durability::Primary {
@@ -87,11 +98,15 @@ struct Client {
     store: Arc<Probe>,
     lifetime: Lifetime,
     cookie: Option<String>,
+    /// The layer's schema, with the migration to it.
+    schema: Option<(u16, Migrate)>,
 }
+
+type Migrate = fn(u16, &mut Update<'_>) -> Result<(), SessionError>;
 
 impl Client {
     fn new() -> Self {
-        Self { store: Arc::default(), lifetime: Lifetime::default(), cookie: None }
+        Self { store: Arc::default(), lifetime: Lifetime::default(), cookie: None, schema: None }
     }
 
     /// One request whose handler is `handler`. Keeps the cookie that comes back.
@@ -104,7 +119,11 @@ impl Client {
             let done = handler(request.extensions().get::<Session>().unwrap().clone());
             async move { Ok::<_, Infallible>(done.await) }
         });
-        let service = SessionLayer::new(self.store.clone()).lifetime(self.lifetime).layer(inner);
+        let mut layer = SessionLayer::new(self.store.clone()).lifetime(self.lifetime);
+        if let Some((version, migrate)) = self.schema {
+            layer = layer.schema(version, migrate);
+        }
+        let service = layer.layer(inner);
         let mut request = Request::new(());
         if let Some(cookie) = &self.cookie {
             request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
@@ -247,46 +266,6 @@ async fn log_in_changes_the_id_and_log_out_ends_it() {
     assert_eq!(client.cookie, None);
     client.cookie = kept;
     assert_eq!(client.user().await, "", "a log-out left the session alive");
-}
-
-/// A user sees all of their sessions, ends one, the others, or all; nobody else's.
-#[tokio::test]
-async fn users_end_their_own_sessions() {
-    let (mut phone, mut laptop, mut other) = (Client::new(), Client::new(), Client::new());
-    (laptop.store, other.store) = (phone.store.clone(), phone.store.clone());
-    let grace = async |session: Session| ok(session.login("grace").await.is_ok());
-    let list = async |session: Session| {
-        let own = session.own_sessions().await.unwrap();
-        ok(format!("{} {}", own.len(), own.iter().filter(|one| one.is_current).count()))
-    };
-    assert_eq!(phone.send(list).await.body(), "0 0");
-    phone.send(login).await;
-    laptop.send(login).await;
-    other.send(grace).await;
-    assert_eq!(phone.send(list).await.body(), "2 1");
-
-    let end_other = async |session: Session| {
-        let own = session.own_sessions().await.unwrap();
-        let key = own.iter().find(|one| !one.is_current).unwrap().key;
-        let key = StoreKey::parse(&key.to_text()).unwrap();
-        ok(format!("{} {}", session.end(&key).await.unwrap(), session.end(&key).await.unwrap()))
-    };
-    assert_eq!(phone.send(end_other).await.body(), "true false");
-    assert_eq!((laptop.user().await, phone.user().await), (String::new(), "ada".to_owned()));
-    let foreign = phone.store.sessions_of("grace").await.unwrap()[0];
-    let end_foreign = move |session: Session| async move { ok(session.end(&foreign).await.unwrap()) };
-    assert_eq!(phone.send(end_foreign).await.body(), "false", "somebody else's session was ended");
-
-    laptop.send(login).await;
-    let others = async |session: Session| ok(session.logout_others().await.unwrap());
-    assert_eq!(laptop.send(others).await.body(), "1");
-    assert_eq!((laptop.user().await, phone.user().await), ("ada".to_owned(), String::new()));
-    phone.cookie = None;
-    phone.send(login).await;
-    let everywhere = async |session: Session| ok(session.logout_everywhere().await.unwrap());
-    assert_eq!(laptop.send(everywhere).await.body(), "2");
-    assert_eq!(laptop.cookie, None);
-    assert_eq!((phone.user().await, other.user().await), (String::new(), "grace".to_owned()));
 }
 
 /// A request that began before the log-out ends after it: nothing comes back, and the page is not broken by it.
