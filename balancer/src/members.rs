@@ -17,7 +17,7 @@ use crate::state::{Reason, State};
 /// Events kept for a reader that is slow to collect them.
 const EVENTS: usize = 512;
 /// The shortest time from one probe to the next.
-const HASTE: Duration = Duration::from_millis(100);
+pub(crate) const HASTE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Members {

@@ -18,8 +18,10 @@ use super::gateway::{Inner, Ticket, lock};
 use super::headers::{self, REQUEST_ID};
 use super::room::Place;
 use super::upstream::Upstream;
+use crate::config::Probes;
 use crate::endpoint::EndpointId;
 use crate::lease::{Lease, PickRequest};
+use crate::members::HASTE;
 
 /// A reply of the gateway's own.
 struct Refusal {
@@ -36,6 +38,42 @@ impl Refusal {
 }
 
 type Answered = (Answer, Lease, Arc<Upstream>);
+
+/// Where a request has been.
+#[derive(Default)]
+struct Way {
+    /// Endpoints not to go to now.
+    tried: Vec<EndpointId>,
+    /// Attempts that reached an endpoint.
+    attempts: u32,
+    /// How often all endpoints had been tried.
+    rounds: u32,
+    /// Its place in the waiting room, and until when.
+    wait: Option<(Place, Instant)>,
+}
+
+impl Way {
+    /// How long to leave the endpoints alone once all have been tried.
+    fn rest(&self, probes: Option<&Probes>) -> Duration {
+        let index = self.attempts.max(self.rounds).saturating_sub(1) as usize;
+        let most = RESTS.get(index).copied().unwrap_or(LONGEST_REST);
+        let rest = jittered(most);
+        match probes {
+            // A failure has probes made at once, 100 ms apart: their verdict comes before the last attempts are spent
+            // on what accepts connections and is dead, and sends the request to the waiting room.
+            Some(rules) if index > 0 => {
+                rest.max(HASTE * rules.unhealthy_after.saturating_add(1)).min(LONGEST_REST)
+            }
+            _ => rest,
+        }
+    }
+}
+
+/// A blip is over at once; a process that starts anew needs longer. The four attempts of the default are spread
+/// over about a second.
+const RESTS: [Duration; 3] =
+    [Duration::from_millis(30), Duration::from_millis(250), Duration::from_millis(500)];
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Answers one request of a client.
 pub(crate) async fn handle(
@@ -101,14 +139,12 @@ pub(crate) async fn handle(
 /// Tries until there is an answer, or a reason to give up.
 async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Refusal> {
     let config = &inner.config;
-    let mut tried: Vec<EndpointId> = Vec::new();
-    let mut wait: Option<(Place, Instant)> = None;
-    let mut attempts = 0;
+    let mut way = Way::default();
     loop {
-        let mut lease = pick(inner, outgoing, &mut tried, &mut wait).await?;
+        let mut lease = pick(inner, outgoing, &mut way).await?;
         // Who tries an endpoint for all keeps its place, should it fail.
         if !lease.is_trial() {
-            wait = None;
+            way.wait = None;
         }
         let upstream = inner.upstreams.of(lease.endpoint());
         let result = attempt(config, &upstream, outgoing).await;
@@ -133,18 +169,18 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
         inner.follow();
         tracing::debug!(target: "balancer", endpoint = %id, ?failure, "attempt failed");
         // An attempt that was called off did no harm that another one could do again.
-        attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
+        way.attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
         let again = failure.is_unsent() || outgoing.is_idempotent();
         if matches!(failure, Failure::Client) {
             let why = "the body of the request broke off or stood still for too long";
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, why));
         }
         let late = Instant::now() >= outgoing.deadline(config);
-        if late || !again || attempts >= config.max_attempts || !outgoing.body.can_start() {
+        if late || !again || way.attempts >= config.max_attempts || !outgoing.body.can_start() {
             return Err(give_up(&failure));
         }
-        if !tried.contains(&id) {
-            tried.push(id);
+        if !way.tried.contains(&id) {
+            way.tried.push(id);
         }
         if matches!(failure, Failure::Local(_)) {
             // It harms no endpoint, so that the budget has no say; what we lack may be there in a moment.
@@ -161,18 +197,15 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
 }
 
 /// An endpoint, after a wait if need be.
-async fn pick(
-    inner: &Arc<Inner>,
-    outgoing: &Outgoing,
-    tried: &mut Vec<EndpointId>,
-    wait: &mut Option<(Place, Instant)>,
-) -> Result<Lease, Refusal> {
+async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<Lease, Refusal> {
     let config = &inner.config;
+    let mut rest: Option<Instant> = None;
     loop {
         let deadline = outgoing.deadline(config);
         // Lying down before the look makes sure that no wake-up is missed.
-        let woken = wait.as_ref().map(|(place, _)| place.sleep());
-        let request = PickRequest::excluding(tried).may_try(outgoing.is_repeatable());
+        let woken = way.wait.as_ref().map(|(place, _)| place.sleep());
+        let changed = rest.map(|until| (until, inner.changes.notified()));
+        let request = PickRequest::excluding(&way.tried).may_try(outgoing.is_repeatable());
         let picked = inner.pool.pick(&request, inner.now());
         inner.follow();
         let error = match picked {
@@ -183,22 +216,31 @@ async fn pick(
             return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, format!("the time is up and {error}")));
         }
         if error.is_excluded() {
-            // All have been tried: begin again, not at once.
-            tried.clear();
-            pause(30).await;
+            // All have been tried: begin again, not at once; another one that comes is taken.
+            let Some((until, changed)) = changed else {
+                way.rounds = way.rounds.saturating_add(1);
+                let rules = config.probe.as_ref().map(|probe| &probe.rules);
+                rest = Some(Instant::now() + way.rest(rules));
+                continue;
+            };
+            if timeout_at(until.min(deadline), changed).await.is_err() {
+                way.tried.clear();
+                rest = None;
+            }
             continue;
         }
-        tried.clear();
+        way.tried.clear();
+        rest = None;
         let Some(woken) = woken else {
             let Some(place) = inner.room.enter() else {
                 inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
                 let why = format!("{error}, and {} requests are waiting already", config.waiting_limit);
                 return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
             };
-            *wait = Some((place, Instant::now() + config.waiting_timeout));
+            way.wait = Some((place, Instant::now() + config.waiting_timeout));
             continue;
         };
-        let until = wait.as_ref().map_or(deadline, |(_, until)| (*until).min(deadline));
+        let until = way.wait.as_ref().map_or(deadline, |(_, until)| (*until).min(deadline));
         if timeout_at(until, woken).await.is_err() {
             let why = format!("{error}, and none came for {:.1} s", outgoing.began.elapsed().as_secs_f64());
             return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
@@ -243,6 +285,10 @@ fn sentence(refusal: &Refusal, id: &HeaderValue, body: bool, ticket: Ticket) -> 
 
 /// Half to all of so many milliseconds.
 async fn pause(most: u64) {
-    let share = 0.5 + 0.5 * rand::random::<f64>();
-    sleep(Duration::from_millis(most).mul_f64(share)).await;
+    sleep(jittered(Duration::from_millis(most))).await;
+}
+
+/// Half to all of it.
+fn jittered(most: Duration) -> Duration {
+    most.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }

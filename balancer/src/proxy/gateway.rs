@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config::Config;
@@ -74,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) upstreams: Upstreams,
     pub(crate) room: Arc<Room>,
+    /// Told of each change of the pool.
+    pub(crate) changes: Notify,
     pub(crate) window: Mutex<Window>,
     pub(crate) budget: Mutex<RetryBudget>,
     pub(crate) counters: Counters,
@@ -121,6 +124,7 @@ impl Gateway {
         let inner = Inner {
             upstreams: Upstreams::new(config.idle_connections, config.idle_timeout),
             room: Arc::new(Room::new(config.waiting_limit)),
+            changes: Notify::new(),
             window: Mutex::new(Window::new()),
             budget: Mutex::new(RetryBudget::new(config.retry_share, config.retry_per_second)),
             counters: Counters::default(),
@@ -208,6 +212,7 @@ impl Inner {
             }
         }
         if changed {
+            self.changes.notify_waiters();
             self.wake(BATCH);
         }
         changed

@@ -172,6 +172,74 @@ async fn an_attempt_cut_short_by_the_requests_own_time_is_blamed_on_nobody() {
     second.abort();
 }
 
+/// Takes connections and requests, and breaks off: a port whose process is gone behind a forwarder.
+async fn broken() -> (std::net::SocketAddr, Arc<AtomicU64>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let taken = Arc::new(AtomicU64::new(0));
+    let count = taken.clone();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let n = stream.read(&mut head).await.unwrap_or(0);
+            count.fetch_add(u64::from(head[..n].starts_with(b"GET / ")), Ordering::Relaxed);
+        }
+    });
+    (addr, taken, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_only_endpoint_that_breaks_off_is_given_time() {
+    let (addr, taken, task) = broken().await;
+    let front = Front::start(quick(), [Endpoint::new("a", addr)]).await;
+    let began = Instant::now();
+    let (status, why) = front.get("/").await;
+    assert_eq!((status, taken.load(Ordering::Relaxed)), (502, 4), "{why}");
+    assert!(began.elapsed() > Duration::from_millis(350), "{:?}", began.elapsed());
+    // Another one that comes is taken at once, pause or not.
+    let good = Backend::named("good").await;
+    let (answer, came) = tokio::join!(front.get("/"), async {
+        front.until("it was tried thrice", |_| taken.load(Ordering::Relaxed) == 7).await;
+        front.gateway.apply(Update::Add(good.endpoint("b")));
+        Instant::now()
+    });
+    assert_eq!(answer, (200, "good".to_owned()));
+    assert!(came.elapsed() < Duration::from_millis(200), "{:?}", came.elapsed());
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_wait_for_endpoints_that_break_off_until_they_are_back() {
+    let ((a, taken, mut first), (b, _, mut second)) = (broken().await, broken().await);
+    let front = Front::start(quick().probe("/healthz"), []).await;
+    for (addr, endpoints) in
+        [(a, vec![Endpoint::new("a", a)]), (b, vec![Endpoint::new("b1", b), Endpoint::new("b2", b)])]
+    {
+        // Known as ready, as it is when it has just died.
+        for endpoint in &endpoints {
+            front.gateway.apply(Update::Add(endpoint.clone()));
+            front.gateway.pool().probe_result(
+                &endpoint.id,
+                balancer::ProbeOutcome::Passed,
+                front.gateway.now(),
+            );
+        }
+        let (answer, ()) = tokio::join!(front.get("/"), async {
+            front.until("it waits", |load| load.waiting == 1).await;
+            let gone = if addr == a { &mut first } else { &mut second };
+            gone.abort();
+            drop(gone.await);
+            let back = Backend::on(addr, |_| async { reply(200, "back") }).await;
+            sleep(Duration::from_millis(600)).await;
+            drop(back);
+        });
+        assert_eq!(answer, (200, "back".to_owned()));
+        front.gateway.apply(Update::reset([]));
+    }
+    assert!((1..4).contains(&taken.load(Ordering::Relaxed)), "{taken:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_is_not_given_up_on_suspicion() {
     let suspect = Arc::new(std::sync::atomic::AtomicBool::new(false));
