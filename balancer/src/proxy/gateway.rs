@@ -1,7 +1,7 @@
 //! The gateway's handle: what a program holds and asks.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -80,7 +80,8 @@ pub(crate) struct Inner {
     pub(crate) window: Mutex<Window>,
     pub(crate) budget: Mutex<RetryBudget>,
     pub(crate) counters: Counters,
-    pub(crate) ready: AtomicBool,
+    /// Calls of `serve` that run.
+    pub(crate) serving: AtomicUsize,
     pub(crate) closing: AtomicBool,
     pub(crate) start: Instant,
     pub(crate) keeper: tokio::sync::Mutex<()>,
@@ -128,7 +129,7 @@ impl Gateway {
             window: Mutex::new(Window::new()),
             budget: Mutex::new(RetryBudget::new(config.retry_share, config.retry_per_second)),
             counters: Counters::default(),
-            ready: AtomicBool::new(false),
+            serving: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             start,
             keeper: tokio::sync::Mutex::new(()),
@@ -158,9 +159,9 @@ impl Gateway {
         self.inner.now()
     }
 
-    /// Whether it serves and does not drain. A front that asks should get 503 when not.
+    /// Whether it serves and does not drain; false too once the future of [`serve`](Self::serve) is dropped. A front that asks should get 503 when not.
     pub fn ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Acquire)
+        self.inner.serving.load(Ordering::Acquire) > 0 && !self.inner.closing.load(Ordering::Acquire)
     }
 
     /// What there is to do.

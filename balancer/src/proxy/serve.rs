@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::client_io::{ClientIo, Seen};
 use super::forward::handle;
@@ -43,7 +43,9 @@ impl Gateway {
     /// Probes and pauses run only while some call of this serves. A gateway that drained serves no more.
     ///
     /// # Errors
-    /// That of the listener when it can't accept any more; single connections that fail are not errors.
+    /// That of the listener when it can never accept again, as it is no listening socket (any more); what is in
+    /// flight is drained first. Single connections that fail, and a shortage of descriptors, are no such errors: it
+    /// goes on.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -56,28 +58,29 @@ impl Gateway {
         let (close, _) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(inner.config.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut connections = JoinSet::new();
-        inner.ready.store(true, Ordering::Release);
+        let _serving = Serving::new(Arc::clone(inner));
 
-        let began = {
+        let (began, broken) = {
             let mut accepting = pin!(async {
                 loop {
-                    let (stream, peer, slot) = accept(&listener, &slots).await;
+                    let (stream, peer, slot) = match accept(&listener, &slots).await {
+                        Ok(accepted) => accepted,
+                        Err(error) => return error,
+                    };
                     connections.spawn(connection(Arc::clone(inner), stream, peer, slot, close.subscribe()));
                     while connections.try_join_next().is_some() {}
                 }
             });
-            tokio::select! {
-                () = shutdown => {}
-                () = &mut accepting => {}
-            }
-            inner.ready.store(false, Ordering::Release);
+            let mut broken = tokio::select! {
+                () = shutdown => None,
+                error = &mut accepting => Some(error),
+            };
             inner.closing.store(true, Ordering::Release);
             let began = Instant::now();
-            tokio::select! {
-                () = sleep(inner.config.drain_delay) => {}
-                () = &mut accepting => {}
+            if broken.is_none() {
+                broken = timeout(inner.config.drain_delay, accepting).await.ok();
             }
-            began
+            (began, broken)
         };
         drop(listener);
         close.send_replace(true);
@@ -87,19 +90,26 @@ impl Gateway {
         while let Ok(Some(_)) = timeout_at(deadline, connections.join_next()).await {}
         let cut = connections.len();
         connections.shutdown().await;
+        if let Some(error) = broken {
+            return Err(error);
+        }
         Ok(DrainReport { open, cut, seconds: began.elapsed().as_secs_f64() })
     }
 }
 
 /// The next connection, once there is room for it.
+///
+/// # Errors
+/// There will never be one.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, IpAddr, Option<OwnedSemaphorePermit>) {
+) -> io::Result<(TcpStream, IpAddr, Option<OwnedSemaphorePermit>)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer.ip(), slot),
+            Ok((stream, peer)) => return Ok((stream, peer.ip(), slot)),
+            Err(error) if is_final(&error) => return Err(error),
             Err(error) => {
                 // Out of descriptors, or a client that left again: neither ends the service.
                 tracing::warn!(target: "balancer", %error, "accept failed");
@@ -107,6 +117,14 @@ async fn accept(
             }
         }
     }
+}
+
+/// Whether this is no socket that accepts: EINVAL, EOPNOTSUPP, EBADF, ENOTSOCK.
+fn is_final(error: &io::Error) -> bool {
+    const EBADF: i32 = 9;
+    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+        || matches!(error.raw_os_error(), Some(EBADF | ENOTSOCK))
 }
 
 async fn connection(
@@ -163,6 +181,22 @@ async fn keep_house(inner: Arc<Inner>) {
             inner.upstreams.prune();
             pruned = Instant::now();
         }
+    }
+}
+
+/// Counts a call that serves, however it ends.
+struct Serving(Arc<Inner>);
+
+impl Serving {
+    fn new(inner: Arc<Inner>) -> Self {
+        inner.serving.fetch_add(1, Ordering::AcqRel);
+        Self(inner)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -99,6 +99,28 @@ async fn draining_finishes_what_is_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_is_ready_while_it_serves_and_says_when_it_never_can() {
+    let mut front = Front::start(quick(), []).await;
+    front.until("it serves", |_| front.gateway.ready()).await;
+    // The future of serve is dropped, not told to stop.
+    front.task.abort();
+    drop((&mut front.task).await);
+    assert!(!front.gateway.ready());
+    // A connection in place of a listener.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let none = std::net::TcpListener::from(std::os::fd::OwnedFd::from(stream));
+    std::io::Write::write_all(&mut peer, b"wakes it").unwrap();
+    let none = tokio::net::TcpListener::from_std(none).unwrap();
+    let serving = front.gateway.serve(none, std::future::pending());
+    let error = timeout(Duration::from_secs(5), serving).await.expect("it goes on for ever").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(!front.gateway.ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_that_says_not_ready_moves_requests_away_and_lets_others_finish() {
     let leaving = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let state = leaving.clone();
