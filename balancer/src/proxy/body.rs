@@ -67,6 +67,16 @@ impl Replay {
         (!source.overflowed).then_some(body)
     }
 
+    /// Reads ahead, as far as it is kept, while there is nobody to send it to; ends only when the client breaks off.
+    ///
+    /// A client that leaves is noticed by what is read from it: hyper looks for its end only behind its body.
+    pub(crate) async fn broken(&self) {
+        let Some(shared) = &self.0 else { return std::future::pending().await };
+        // What is left of an earlier attempt must not read beside this.
+        lock(shared).attempt += 1;
+        std::future::poll_fn(|cx| lock(shared).poll_ahead(cx)).await;
+    }
+
     /// Whether another attempt could send it.
     pub(crate) fn can_start(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| !lock(shared).overflowed)
@@ -85,6 +95,30 @@ impl Replay {
     /// When the client last sent something of it.
     pub(crate) fn progress(&self) -> Option<Instant> {
         self.0.as_ref().map(|shared| lock(shared).progress)
+    }
+}
+
+impl Source {
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The last frame may pass the limit: it is kept, and given up with the rest when yet more comes.
+        while !self.ended && !self.failed && self.size < self.limit {
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    self.progress = Instant::now();
+                    match frame.into_data() {
+                        Ok(data) => {
+                            self.size = self.size.saturating_add(data.len());
+                            self.kept.push(data);
+                            self.ended = self.body.is_end_stream();
+                        }
+                        Err(_) => self.ended = true,
+                    }
+                }
+                Some(Err(_)) => self.failed = true,
+                None => self.ended = true,
+            }
+        }
+        if self.failed { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Config {
     pub retry_share: f64,
     /// Retries a second whatever the traffic is.
     pub retry_per_second: u32,
-    /// Request bodies up to this many bytes are kept for a retry.
+    /// Request bodies up to this many bytes are kept for a retry, and read while a request waits for an endpoint.
     pub replay_limit: usize,
     /// Answers with a known length up to this many bytes are read whole before their head is passed on, so that an
     /// endpoint that dies in the middle of one costs a retry and not a cut answer.

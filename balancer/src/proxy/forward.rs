@@ -172,8 +172,7 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
         way.attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
         let again = failure.is_unsent() || outgoing.is_idempotent();
         if matches!(failure, Failure::Client) {
-            let why = "the body of the request broke off or stood still for too long";
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, why));
+            return Err(broke_off());
         }
         let late = Instant::now() >= outgoing.deadline(config);
         if late || !again || way.attempts >= config.max_attempts || !outgoing.body.can_start() {
@@ -241,11 +240,21 @@ async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<
             continue;
         };
         let until = way.wait.as_ref().map_or(deadline, |(_, until)| (*until).min(deadline));
-        if timeout_at(until, woken).await.is_err() {
+        let woken = tokio::select! {
+            biased;
+            woken = timeout_at(until, woken) => woken.is_ok(),
+            () = outgoing.body.broken() => return Err(broke_off()),
+        };
+        if !woken {
             let why = format!("{error}, and none came for {:.1} s", outgoing.began.elapsed().as_secs_f64());
             return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
         }
     }
+}
+
+fn broke_off() -> Refusal {
+    let why = "the body of the request broke off or stood still for too long";
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, why)
 }
 
 fn give_up(failure: &Failure) -> Refusal {

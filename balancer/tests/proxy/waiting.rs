@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use balancer::proxy::{self};
 use balancer::{Probes, Update};
+use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -50,6 +52,35 @@ async fn the_only_endpoint_dies_and_comes_back_and_requests_only_wait() {
         .await;
     assert!(failures.is_empty(), "of {sent}: {failures:?}");
     assert!(slowest > Duration::from_millis(700), "{slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_it_waits_leaves_the_waiting_room() {
+    let front = Front::start(quick(), []).await;
+    for body in ["whole", "half", ""] {
+        let mut stream = TcpStream::connect(front.addr).await.unwrap();
+        let length = if body == "half" { 8 } else { body.len() };
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        front.until("it waits", |load| load.waiting == 1).await;
+        drop(stream);
+        front.until("it is gone", |load| load.waiting == 0 && load.in_flight == 0).await;
+    }
+    // What is read meanwhile reaches the endpoint, be it more than is kept or not.
+    let backend = Backend::start(|request: Request<Incoming>| async move {
+        reply(200, request.into_body().collect().await.unwrap().to_bytes())
+    })
+    .await;
+    let bodies = [1, 65_000, 65_536, 70_000, 3_000_000].map(|n: usize| "0123456789".repeat(n / 10 + 1));
+    for body in bodies {
+        let (answer, ()) = tokio::join!(front.send_body(Request::post("/"), &body), async {
+            front.until("it waits", |load| load.waiting == 1).await;
+            sleep(Duration::from_millis(50)).await;
+            front.gateway.apply(Update::reset([backend.endpoint("a")]));
+        });
+        assert_eq!((answer.0, answer.1 == body), (200, true), "{} bytes", body.len());
+        front.gateway.apply(Update::reset([]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
