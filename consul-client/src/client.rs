@@ -124,6 +124,16 @@ impl Client {
         self.transport.call(request).await
     }
 
+    /// Which address the next call goes to first.
+    pub(crate) fn turn(&self) -> usize {
+        self.transport.turn()
+    }
+
+    /// Lets the next call begin elsewhere, if it is still that address's turn.
+    pub(crate) fn leave(&self, turn: usize) {
+        self.transport.leave(turn);
+    }
+
     /// Sends and decodes.
     pub(crate) async fn read<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<Response<T>> {
         request.decode(&self.call(&request).await?)

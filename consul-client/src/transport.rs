@@ -61,7 +61,7 @@ impl Transport {
                 Err(error) => error,
             };
             let again = error.is_retryable() && (request.repeatable || !error.maybe_applied());
-            let delay = if matches!(error, Error::NotSent { .. }) && untried > 0 {
+            let delay = if matches!(error, Error::NotSent { .. } | Error::NoLeader(_)) && untried > 0 {
                 untried -= 1;
                 Duration::ZERO
             } else {
@@ -84,7 +84,7 @@ impl Transport {
             let text = format!("all {} connections of this client were busy for {limit:?}", lane.size);
             return Err(Error::Throttled(Answer::new(request.endpoint(), 0, &text, request.is_write())));
         };
-        let turn = self.current.load(Ordering::Relaxed);
+        let turn = self.turn();
         let Some(address) = self.addresses.get(turn % self.addresses.len().max(1)) else {
             return Err(Error::setting("address", "", "the client has none"));
         };
@@ -94,18 +94,24 @@ impl Transport {
             Ok(result) => result,
             Err(_) => Err(Error::timed_out(request.is_write(), request.endpoint(), limit)),
         };
-        if result.as_ref().is_err_and(|error| error.status().is_none() && error.is_retryable())
-            && self.addresses.len() > 1
-        {
-            // Only the first of many that fail at the same address moves on.
-            let _ = self.current.compare_exchange(
-                turn,
-                turn.wrapping_add(1),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+        if result.as_ref().is_err_and(speaks_for_another_address) {
+            self.leave(turn);
         }
         result
+    }
+
+    /// Whose turn it is, for [`leave`](Self::leave).
+    pub(crate) fn turn(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Lets the next call begin at the next address, if it is still this one's turn: of many that fail at the same address only
+    /// the first moves on.
+    pub(crate) fn leave(&self, turn: usize) {
+        if self.addresses.len() > 1 {
+            let next = turn.wrapping_add(1);
+            let _ = self.current.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     async fn exchange(&self, lane: &Lane, address: &Address, request: &Request) -> Result<Raw> {
@@ -171,6 +177,14 @@ impl Transport {
             .filter(|secret| !secret.is_empty())
             .fold(text.to_owned(), |text, secret| text.replace(secret, "<token>"))
     }
+}
+
+/// Whether another server may do better: this one does not answer, or is cut off from the others.
+fn speaks_for_another_address(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotSent { .. } | Error::NoAnswer { .. } | Error::Ambiguous { .. } | Error::NoLeader(_)
+    )
 }
 
 /// The last failure of a write of which an earlier attempt may have happened.

@@ -359,3 +359,47 @@ async fn a_name_that_cannot_be_asked_for_is_told_by_the_state() {
     let watch = fake.client().kv().watch("a//b");
     assert!(matches!(watch.state(), WatchState::Failing { .. }));
 }
+
+#[tokio::test]
+async fn a_server_without_a_leader_is_left_for_the_next() {
+    let isolated =
+        Fake::start(|_, _| answer_with("500 Internal Server Error", "", "No cluster leader")).await;
+    let good = Fake::start(|_, _| answer_with("200 OK", "", "true")).await;
+    let client = isolated.builder().address(&good.address).build().unwrap();
+    for _ in 0..3 {
+        assert!(client.kv().cas("a", "x", 0).await.unwrap());
+    }
+    assert_eq!((isolated.requests(), good.requests()), (1, 3));
+
+    // What is asked once, as by a watch, leaves it as well.
+    let good = Fake::start(|_, n| if n == 0 { ok(5, ENTRY) } else { Reply::Silence }).await;
+    let client = isolated.builder().address(&good.address).build().unwrap();
+    let mut watch = client.health().service("web").watch();
+    let first = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
+    assert_eq!(first.items[0].service.port, 80);
+    assert_eq!(isolated.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_watch_leaves_a_server_that_fell_behind_or_lost_its_leader() {
+    for (contact, leader) in [(31_000, true), (0, false)] {
+        let head = format!(
+            "x-consul-index: 5\r\nx-consul-lastcontact: {contact}\r\nx-consul-knownleader: {leader}\r\n"
+        );
+        let behind = Fake::start(move |_, _| answer_with("200 OK", &head, ENTRY)).await;
+        let good = Fake::start(|_, n| if n == 0 { ok(5, ENTRY) } else { Reply::Silence }).await;
+        let client = behind.builder().address(&good.address).build().unwrap();
+        let mut watch = client.health().service("web").watch();
+        let first = tokio::time::timeout(Duration::from_secs(5), watch.next()).await;
+        assert!(first.is_ok(), "{:?}", watch.state());
+        // Equal content is not shown again, but the state tells.
+        let mut state = watch.subscribe_state();
+        let live = async { state.wait_for(WatchState::is_live).await.map(|_| ()).unwrap() };
+        tokio::select! {
+            () = live => {}
+            next = watch.next() => panic!("{next:?}"),
+            () = tokio::time::sleep(Duration::from_secs(5)) => panic!("{:?}", watch.state()),
+        }
+        assert_eq!(behind.requests(), 1);
+    }
+}

@@ -77,9 +77,10 @@ impl<T: Clone + PartialEq> Engine<T> {
                 Ask::After(index) => base.clone().consistency(self.consistency).blocking(index, WAIT),
                 Ask::Confirm => base.clone().consistency(Consistency::Consistent).once(SHORT_LIMIT),
             };
+            let turn = self.client.turn();
             match self.fetch(&request).await {
                 Ok((answer, index)) => {
-                    if let Some(snapshot) = self.take(answer, index).await {
+                    if let Some(snapshot) = self.take(answer, index, turn).await {
                         return snapshot;
                     }
                 }
@@ -103,10 +104,14 @@ impl<T: Clone + PartialEq> Engine<T> {
         Ok((answer, index))
     }
 
-    async fn take(&mut self, answer: Response<Vec<T>>, index: u64) -> Option<Snapshot<T>> {
+    /// `turn` tells which server answered: one that is cut off from the leader is left for the next.
+    async fn take(&mut self, answer: Response<Vec<T>>, index: u64, turn: usize) -> Option<Snapshot<T>> {
         let age = answer.meta.last_contact.unwrap_or_default();
         if age > MAX_STALENESS {
             self.set_stale();
+            self.client.leave(turn);
+            // Another server may have nothing newer to tell than the last good answer; the state is still to be live again.
+            self.cursor.failed();
             tokio::time::sleep(self.backoff.next(rand::random())).await;
             return None;
         }
@@ -119,6 +124,7 @@ impl<T: Clone + PartialEq> Engine<T> {
         self.backoff.reset();
         if answer.meta.known_leader == Some(false) {
             self.set_stale();
+            self.client.leave(turn);
         } else {
             self.set_live();
         }
