@@ -1,6 +1,7 @@
 //! From an answer that is not 2xx to the error that tells the caller what to do. Pure.
 //!
-//! The texts were seen on Consul 1.8.7. An unknown 500 is not repeated: most of them blame an argument.
+//! The texts were seen on Consul 1.8.7, or are those of the multiplexer between its servers (hashicorp/yamux, `const.go`). An
+//! unknown 500 is not repeated, for most of them blame an argument, unless it says that a call between servers broke.
 
 use crate::{Error, error::Answer};
 
@@ -34,6 +35,8 @@ fn internal(answer: Answer) -> Error {
         unknown(answer)
     } else if has(CALLERS_FAULT) {
         Error::Rejected(answer)
+    } else if has(BETWEEN_SERVERS) {
+        unknown(answer)
     } else {
         Error::Server(answer)
     }
@@ -45,8 +48,12 @@ fn unknown(answer: Answer) -> Error {
 
 const DENIED: &[&str] = &["permission denied", "acl not found"];
 const NOT_READY: &[&str] = &["missing node registration"];
-const NOT_CARRIED_OUT: &[&str] =
-    &["no cluster leader", "failed to get conn", "not ready to serve consistent reads"];
+const NOT_CARRIED_OUT: &[&str] = &[
+    "no cluster leader",
+    "failed to get conn",
+    "rpc error getting client",
+    "not ready to serve consistent reads",
+];
 const MAYBE_CARRIED_OUT: &[&str] = &[
     "eof",
     "stream closed",
@@ -54,8 +61,17 @@ const MAYBE_CARRIED_OUT: &[&str] = &[
     "leadership transfer",
     "not the leader",
     "connection reset",
+    "broken pipe",
+    "use of closed network connection",
     "i/o timeout",
+    "i/o deadline reached",
+    "session shutdown",
+    "keepalive timeout",
+    "connection write timeout",
 ];
+/// The agent had a server to ask, and what it asked may have been done there. Whatever that server itself says of an argument
+/// comes with the same words before it, so these are looked for last.
+const BETWEEN_SERVERS: &[&str] = &["rpc error making call"];
 const CALLERS_FAULT: &[&str] = &[
     "invalid",
     "unknown",
@@ -90,6 +106,41 @@ mod tests {
         assert!(matches!(put(500, "CheckID \"x\" does not have associated TTL"), Error::Rejected(_)));
         assert!(put(500, "rpc error making call: Permission denied").is_denied());
         assert!(!put(500, "something new").is_retryable());
+    }
+
+    #[test]
+    fn a_call_that_broke_between_servers_is_repeated_where_that_does_no_harm() {
+        for text in [
+            "i/o deadline reached",
+            "session shutdown",
+            "keepalive timeout",
+            "connection write timeout",
+            "stream closed",
+            "write tcp 10.0.0.1:1->10.0.0.2:8300: broken pipe",
+            "rpc error making call: i/o deadline reached",
+            "rpc error making call: rpc error making call: session shutdown",
+            "rpc error making call: something that nobody has seen yet",
+        ] {
+            let (read, write) = (classify("GET /v1/x".into(), false, 500, text), put(500, text));
+            assert!(matches!(read, Error::NoAnswer { .. }) && read.is_retryable(), "{text}: {read:?}");
+            assert!(matches!(write, Error::Ambiguous { .. }) && write.maybe_applied(), "{text}: {write:?}");
+        }
+        for text in [
+            "rpc error getting client: failed to get conn: dial tcp 10.0.0.1:0->10.0.0.2:8300: connect: refused",
+            "rpc error getting client: session shutdown",
+            "rpc error making call: rpc error getting client: keepalive timeout",
+            "rpc error making call: No cluster leader",
+        ] {
+            let write = put(500, text);
+            assert!(matches!(write, Error::NoLeader(_)) && write.is_retryable(), "{text}: {write:?}");
+            assert!(!write.maybe_applied(), "{text}");
+        }
+        for text in
+            ["rpc error making call: invalid session", "rpc error making call: Must be a leaf: unknown key"]
+        {
+            assert!(matches!(put(500, text), Error::Rejected(_)), "{text}");
+        }
+        assert!(put(500, "rpc error making call: ACL not found").is_denied());
     }
 
     #[test]
