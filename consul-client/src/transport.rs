@@ -6,7 +6,7 @@
 
 use std::{
     error::Error as StdError,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -90,10 +90,14 @@ impl Transport {
         };
         // Time spent in the queue was not the server's; a blocking query needs its whole wait.
         let ends = if request.blocking { Instant::now() + limit } else { ends };
-        let result = match tokio::time::timeout_at(ends, self.exchange(lane, address, request)).await {
+        // Silence is how a blocking query waits, so there it says nothing of the server.
+        let asked = Asked { transport: self, turn, unanswered: AtomicBool::new(!request.blocking) };
+        let result = match tokio::time::timeout_at(ends, self.exchange(lane, address, request, &asked)).await
+        {
             Ok(result) => result,
             Err(_) => Err(Error::timed_out(request.is_write(), request.endpoint(), limit)),
         };
+        asked.answered();
         if result.as_ref().is_err_and(speaks_for_another_address) {
             self.leave(turn);
         }
@@ -114,7 +118,13 @@ impl Transport {
         }
     }
 
-    async fn exchange(&self, lane: &Lane, address: &Address, request: &Request) -> Result<Raw> {
+    async fn exchange(
+        &self,
+        lane: &Lane,
+        address: &Address,
+        request: &Request,
+        asked: &Asked<'_>,
+    ) -> Result<Raw> {
         let endpoint = || request.endpoint();
         let url = format!("{}{}", address.as_str(), request.target());
         let mut builder = lane.http.request(request.method.clone(), url);
@@ -138,6 +148,7 @@ impl Transport {
             Error::unknown_outcome(request.is_write(), endpoint(), None, reason, Some(Box::new(error)))
         };
         let mut response = builder.send().await.map_err(lost)?;
+        asked.answered();
         let status = response.status().as_u16();
         let meta = Meta::from_headers(response.headers());
         let too_big = || Error::Decode {
@@ -176,6 +187,29 @@ impl Transport {
             .filter_map(|(_, value)| value.to_str().ok())
             .filter(|secret| !secret.is_empty())
             .fold(text.to_owned(), |text, secret| text.replace(secret, "<token>"))
+    }
+}
+
+/// An exchange under way. Dropped without an answer, because its caller gave up, it lets the next call begin at the next address:
+/// else callers with less patience than the connect timeout would begin at the same dead address for ever.
+struct Asked<'a> {
+    transport: &'a Transport,
+    turn: usize,
+    unanswered: AtomicBool,
+}
+
+impl Asked<'_> {
+    /// From here on the result tells what to think of the address.
+    fn answered(&self) {
+        self.unanswered.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.unanswered.load(Ordering::Relaxed) {
+            self.transport.leave(self.turn);
+        }
     }
 }
 

@@ -403,3 +403,29 @@ async fn a_watch_leaves_a_server_that_fell_behind_or_lost_its_leader() {
         assert_eq!(behind.requests(), 1);
     }
 }
+
+#[tokio::test]
+async fn impatient_callers_do_not_begin_at_the_same_dead_address_for_ever() {
+    let silent = Fake::start(|_, _| Reply::Silence).await;
+    let good = Fake::start(|_, _| answer_with("200 OK", "", "true")).await;
+    let client = silent.builder().address(&good.address).build().unwrap();
+    let kv = client.kv();
+    let impatient = || tokio::time::timeout(Duration::from_millis(200), kv.put("a", "x"));
+    assert!(impatient().await.is_err());
+    impatient().await.expect("the next one begins elsewhere").unwrap();
+    assert_eq!((silent.requests(), good.requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_while_it_waits_leaves_nothing() {
+    let quiet =
+        Fake::start(|head, _| if head.contains("index=") { Reply::Silence } else { ok(5, ENTRY) }).await;
+    let other = Fake::start(|_, _| ok(5, ENTRY)).await;
+    let client = quiet.builder().address(&other.address).build().unwrap();
+    for _ in 0..3 {
+        let mut watch = client.health().service("web").watch();
+        watch.next().await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), watch.next()).await.is_err());
+    }
+    assert_eq!(other.requests(), 0);
+}
