@@ -40,8 +40,9 @@ impl ClientBuilder {
         })
     }
 
-    /// Adds an agent: `host:port` or `http://host:port[/prefix]`. With several, a call whose agent cannot be reached goes to the
-    /// next one, and the calls after it start there.
+    /// Adds an agent: `host:port` or `http://host:port[/prefix]`. With several, a call whose agent cannot be reached or knows no
+    /// leader goes to the next one, and the calls after it start there; so they do after an agent that gave no answer, also within
+    /// the caller's own time limit, and after one that a watch found cut off from the leader.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(("address", address.into()));
         self
