@@ -82,7 +82,10 @@ impl Engines {
         let mut attempts = Vec::new();
         for index in (0..count).map(|step| (start + step) % count) {
             let site = self.site(index);
-            match self.ask(site, request).await {
+            let asked = Asked { engines: self, start, index, count };
+            let result = self.ask(site, request).await;
+            asked.answered();
+            match result {
                 Ok(answer) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok((answer, site.endpoint.clone()));
@@ -213,6 +216,32 @@ impl Engines {
         let version = theirs.min(ApiVersion::MAX);
         site.set_version(Some(version));
         Ok(version)
+    }
+}
+
+/// A call under way. Dropped without a result, because its caller gave up, it decides where the next call begins: else callers
+/// with less patience than the connect timeout would begin at the same dead engine for ever.
+struct Asked<'a> {
+    engines: &'a Engines,
+    /// Where the call began, and where it is.
+    start: usize,
+    index: usize,
+    count: usize,
+}
+
+impl Asked<'_> {
+    fn answered(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // The first engine had all of the time that there was. A later one had what the ones before it left, which may have been
+        // too little for a good one.
+        let next = if self.index == self.start { (self.index + 1) % self.count } else { self.index };
+        // Not if another call has settled on an engine meanwhile.
+        let _ = self.engines.current.compare_exchange(self.start, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

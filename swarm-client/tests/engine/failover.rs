@@ -147,3 +147,37 @@ async fn the_version_is_asked_anew_when_an_engine_refuses_it() {
     assert!(stubborn.client().await.nodes().list().await.unwrap_err().to_string().contains("too new"));
     assert_eq!(stubborn.asked().len(), 2);
 }
+
+#[tokio::test]
+async fn impatient_callers_do_not_begin_at_the_same_dead_manager_for_ever() {
+    let silent = Engine::start(|_| Reply::Silence).await;
+    let mute = Engine::start(|_| Reply::Silence).await;
+    let good = Engine::start(|_| Reply::ok(json!([]))).await;
+    let client = silent.builder().endpoint(&mute.url).endpoint(&good.url).connect().await.unwrap();
+    let nodes = client.nodes();
+    let impatient = || tokio::time::timeout(Duration::from_millis(200), nodes.list());
+    assert!(impatient().await.is_err());
+    assert!(impatient().await.is_err());
+    // The third one begins elsewhere.
+    nodes.list().await.unwrap();
+    assert_eq!(client.endpoint().to_string(), good.url);
+    assert_eq!((silent.asked().len(), mute.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_manager_that_was_given_too_little_time_is_asked_first_the_next_time() {
+    // The first one uses up the time, and the second one is still at it when the caller gives up.
+    let silent = Engine::start(|_| Reply::Silence).await;
+    let slow = Engine::with_ping("1.47", Duration::from_millis(300), |_| Reply::ok(json!([]))).await;
+    let client = silent
+        .builder()
+        .endpoint(&slow.url)
+        .request_timeout(Duration::from_millis(400))
+        .connect()
+        .await
+        .unwrap();
+    let nodes = client.nodes();
+    assert!(tokio::time::timeout(Duration::from_millis(500), nodes.list()).await.is_err());
+    assert_eq!(client.endpoint().to_string(), slow.url);
+    nodes.list().await.unwrap();
+}
