@@ -70,8 +70,12 @@ pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     let alone =
         |r: &[Replica]| usable(r).count() == 1 && hosts(r).is_disjoint(&leaders.iter().cloned().collect());
     story.wait_for("one replica in use, on a host that leads nothing", alone).await?;
-    // The replicas that left end before the power goes, so that only one thing happens at a time.
+    // The replicas that left end before the power goes, so that only one thing happens at a time; and the one that
+    // comes instead may go anywhere.
     tokio::time::sleep(story.spec.drain).await;
+    if let Plug::Lab(faults) = &plug {
+        faults.keep_off(&[]).await?;
+    }
     let victim = plug.victim(story).await?;
     let crowd = gather(story).await?;
 
@@ -92,9 +96,6 @@ pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
     }
     story.hero_view().await;
     let whole = plug.put_back(story, &victim).await;
-    if let Plug::Lab(faults) = &plug {
-        faults.keep_off(&[]).await?;
-    }
     let ledger = crowd.disperse().await?;
     story.progress.line(format!("{} requests, {} failed: they waited", ledger.requests, ledger.failures()));
     story.add(&ledger);
