@@ -193,3 +193,34 @@ async fn a_post_is_not_given_up_on_suspicion() {
     });
     assert_eq!((answer, stuck.hits()), ((200, "done".to_owned()), 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_out_of_descriptors_blames_nobody() {
+    const FEW: &str = "BALANCER_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(FEW).is_none() {
+        // Once more, in a process of its own that may have but a few.
+        let test = "patience::a_gateway_out_of_descriptors_blames_nobody";
+        let script = format!("ulimit -n 64 && exec \"$0\" --exact {test}");
+        let this = std::env::current_exe().unwrap();
+        let again =
+            std::process::Command::new("sh").arg("-c").arg(script).arg(this).env(FEW, "1").output().unwrap();
+        assert!(again.status.success(), "{again:?}");
+        return;
+    }
+    let backend = Backend::named("a").await;
+    let front = Front::start(quick().waiting_limit(0), []).await;
+    let mut client = Client::connect(front.addr).await;
+    // Accepted, and kept: the gateway has answered on it, without an endpoint.
+    let get = || Request::get("/").header("host", "site").body(http_body_util::Full::default()).unwrap();
+    assert_eq!(client.send(get()).await.unwrap().status(), 503);
+    front.gateway.apply(Update::reset([backend.endpoint("a")]));
+    let hoard: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    assert!(!hoard.is_empty());
+    let (answer, ()) = tokio::join!(client.send(get()), async {
+        front.until("it is tried again", |load| load.endpoints[0].requests >= 3).await;
+        drop(hoard);
+    });
+    assert_eq!(answer.unwrap().status(), 200);
+    let load = front.gateway.load();
+    assert_eq!((load.endpoints[0].failures, load.endpoints[0].state), (0, balancer::State::Ready));
+}
