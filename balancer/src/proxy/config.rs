@@ -15,7 +15,8 @@ pub struct Config {
     /// How long a connection to an endpoint may take. Hosts of one site answer in a few milliseconds; a kernel
     /// repeats a lost packet only after a second, so that waiting longer than this buys nothing before that.
     pub connect_timeout: Duration,
-    /// How long one attempt may wait for the head of the answer, after the request's last body byte.
+    /// How long one attempt may wait for the head of the answer, after the request's last body byte. The time in which
+    /// it is the client that pauses does not count; see [`body_idle_timeout`](Self::body_idle_timeout).
     pub response_timeout: Duration,
     /// How long all attempts and waits together may take until the head of the answer.
     pub total_timeout: Duration,
@@ -25,7 +26,7 @@ pub struct Config {
     /// How long a client may take for the head of a request, the time between two requests included.
     pub header_read_timeout: Duration,
     /// The most attempts that reach an endpoint; failed connections don't count. A request that kills
-    /// whoever works on it must not kill everybody.
+    /// whoever works on it must not kill everybody. Attempts on the same endpoints are spread over time.
     pub max_attempts: u32,
     /// Retries as a share of requests, 0 to 10; see [`RetryBudget`](crate::RetryBudget).
     pub retry_share: f64,

@@ -18,8 +18,12 @@
 //! A request is picked for, sent, and answered as a stream. What fails before the answer's head is tried
 //! elsewhere when that can't do harm: always when nothing was sent; else for GET, HEAD, OPTIONS, PUT, DELETE
 //! and TRACE whose body, if any, still fits the replay buffer. While no endpoint is usable it waits, in a bounded
-//! room and up to a deadline. When an endpoint turns unreachable, requests that wait for its answer are taken away
-//! from it at once: a machine without power sends no reset.
+//! room and up to a deadline. When an endpoint turns unreachable, requests that wait for its answer and can be repeated
+//! are taken away from it at once: a machine without power sends no reset. The others wait on: a suspicion is not
+//! worth a sure 502.
+//!
+//! Once all endpoints have been tried, the next round comes after a rest that grows, so that what is only starting anew
+//! has time, and probes too: they then send the request to the waiting room.
 //!
 //! Not here yet: HTTP/2, TLS, upgrades (answered 501), trailers, routing by host.
 
