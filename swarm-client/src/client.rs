@@ -22,8 +22,8 @@ use crate::tasks::Tasks;
 ///
 /// With several endpoints a call goes to the one that answered last, and moves on when that one cannot be reached, is no
 /// manager, is locked or sees no leader. Reads move on after a timeout or a broken answer too; writes do not, unless the
-/// answer proves that nothing was done or the write may be done twice. A call takes at most the connect and the request
-/// timeout for each endpoint.
+/// answer proves that nothing was done or the write may be done twice. For each endpoint a call takes at most the
+/// connect and the request timeout together, whatever it has to ask there; a change that meets other writers is several calls.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) engines: Arc<Engines>,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use http::Method;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::endpoint::Endpoint;
@@ -51,7 +52,7 @@ impl Engines {
     pub(crate) async fn connect(&self) -> Result<()> {
         let mut attempts = Vec::new();
         for (index, site) in self.sites().enumerate() {
-            match self.negotiate(site).await {
+            match self.negotiate(site, self.limits.end()).await {
                 Ok(_) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(());
@@ -120,29 +121,44 @@ impl Engines {
     }
 
     /// One request to one engine. If another release has taken its place and refuses the version that was settled with the
-    /// former one, which proves that nothing was done, a version is settled anew, once.
+    /// former one, which proves that nothing was done, a version is settled anew, once. All of it shares the time of one request.
     async fn ask(&self, site: &Site, request: &Request) -> Result<Answer> {
+        let limits = Limits { request: self.limits.request.max(request.at_least), ..self.limits };
+        let end = limits.end();
         let known = site.version();
         let version = match known {
             Some(version) => version,
-            None => self.negotiate(site).await?,
+            None => self.negotiate(site, end).await?,
         };
-        match self.ask_as(site, request, version).await {
+        match self.ask_as(site, request, version, limits, end).await {
             Err(error) if known.is_some() && error.reason() == Some(Reason::ApiVersion) => {
-                let version = self.negotiate(site).await?;
-                self.ask_as(site, request, version).await
+                let version = self.negotiate(site, end).await?;
+                self.ask_as(site, request, version, limits, end).await
             }
             result => result,
         }
     }
 
     /// One request to one engine, in this version; anything but a success is an error.
-    async fn ask_as(&self, site: &Site, request: &Request, version: ApiVersion) -> Result<Answer> {
-        let limits = Limits { request: self.limits.request.max(request.at_least), ..self.limits };
+    async fn ask_as(
+        &self,
+        site: &Site,
+        request: &Request,
+        version: ApiVersion,
+        limits: Limits,
+        end: Instant,
+    ) -> Result<Answer> {
         let path = request.path(version);
-        let result =
-            exchange(&site.endpoint, &request.method, &path, request.body.clone(), &request.what, limits)
-                .await;
+        let result = exchange(
+            &site.endpoint,
+            &request.method,
+            &path,
+            request.body.clone(),
+            &request.what,
+            limits,
+            end,
+        )
+        .await;
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
@@ -166,9 +182,9 @@ impl Engines {
     }
 
     /// Asks an engine which API version it speaks, and settles on one.
-    async fn negotiate(&self, site: &Site) -> Result<ApiVersion> {
+    async fn negotiate(&self, site: &Site, end: Instant) -> Result<ApiVersion> {
         let what = "ask for the API version";
-        let answer = exchange(&site.endpoint, &Method::GET, "/_ping", None, what, self.limits)
+        let answer = exchange(&site.endpoint, &Method::GET, "/_ping", None, what, self.limits, end)
             .await
             .map_err(|error| {
                 match error {

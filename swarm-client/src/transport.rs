@@ -15,7 +15,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -28,6 +28,23 @@ pub(crate) struct Limits {
     pub(crate) body: usize,
 }
 
+impl Limits {
+    /// When a call of one engine that begins now has to be over.
+    pub(crate) fn end(self) -> Instant {
+        // A limit that the clock cannot hold is none.
+        let now = Instant::now();
+        now.checked_add(self.connect.saturating_add(self.request)).unwrap_or(now + FOREVER)
+    }
+
+    /// What is left of them until then.
+    fn until(self, end: Instant) -> Self {
+        let left = end.saturating_duration_since(Instant::now());
+        Self { connect: self.connect.min(left), request: self.request.min(left), ..self }
+    }
+}
+
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -36,7 +53,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Sends one request and reads the whole answer. [`Error::Unreachable`] means that nothing was sent.
+/// Sends one request and reads the whole answer, within the limits and before `end`, since a call can take several exchanges.
+/// [`Error::Unreachable`] means that nothing was sent.
 pub(crate) async fn exchange(
     endpoint: &Endpoint,
     method: &Method,
@@ -44,7 +62,9 @@ pub(crate) async fn exchange(
     body: Option<Bytes>,
     what: &str,
     limits: Limits,
+    end: Instant,
 ) -> Result<Answer> {
+    let limits = limits.until(end);
     let unreachable =
         |source: io::Error| Error::Unreachable { what: what.to_owned(), endpoint: endpoint.clone(), source };
     match endpoint {
@@ -53,13 +73,13 @@ pub(crate) async fn exchange(
                 .await
                 .map_err(unreachable)?;
             stream.set_nodelay(true).map_err(unreachable)?;
-            talk(stream, endpoint, method, path, body, what, limits).await
+            talk(stream, endpoint, method, path, body, what, limits.until(end)).await
         }
         #[cfg(unix)]
         Endpoint::Unix(socket) => {
             let stream =
                 connected(tokio::net::UnixStream::connect(socket), limits).await.map_err(unreachable)?;
-            talk(stream, endpoint, method, path, body, what, limits).await
+            talk(stream, endpoint, method, path, body, what, limits.until(end)).await
         }
         #[cfg(not(unix))]
         Endpoint::Unix(_) => Err(unreachable(io::Error::from(io::ErrorKind::Unsupported))),

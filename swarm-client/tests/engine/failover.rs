@@ -181,3 +181,34 @@ async fn a_manager_that_was_given_too_little_time_is_asked_first_the_next_time()
     assert_eq!(client.endpoint().to_string(), slow.url);
     nodes.list().await.unwrap();
 }
+
+#[tokio::test]
+async fn one_endpoint_takes_no_longer_than_its_timeouts_even_if_the_version_is_asked_anew() {
+    // The version is refused late, and the new question for it is answered by nobody.
+    let pings = AtomicUsize::new(0);
+    let slow = Duration::from_millis(400);
+    let engine = Engine::with_ping("none", slow, move |asked| match asked.path.as_str() {
+        "/_ping" if pings.fetch_add(1, Ordering::Relaxed) == 0 => Reply::Raw(
+            b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+                .to_vec(),
+        ),
+        "/_ping" => Reply::Silence,
+        _ => Reply::refuse(
+            400,
+            "client version 1.47 is too old. Minimum supported API version is 1.48, please upgrade",
+        ),
+    })
+    .await;
+    let (connect, request) = (Duration::from_millis(100), Duration::from_millis(600));
+    let builder = engine.builder().connect_timeout(connect).request_timeout(request);
+    let client = builder.connect().await.unwrap();
+    for _ in 0..2 {
+        let started = Instant::now();
+        let error = client.nodes().list().await.unwrap_err();
+        let took = started.elapsed();
+        assert!(
+            error.is_unreachable() && took < connect + request + Duration::from_millis(250),
+            "{took:?}: {error}"
+        );
+    }
+}
