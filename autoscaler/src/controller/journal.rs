@@ -21,8 +21,9 @@ pub trait Journal: Send + Sync {
     ///
     /// # Errors
     /// When it was not kept. What changed something (a written decision, a leadership that began or ended) is then tried
-    /// again before the next entry. It can therefore come twice, if it was kept and the answer came too late. Any other
-    /// entry is left out.
+    /// again before the next entry, unless the error says that it is in vain
+    /// ([`is_retryable`](JournalError::is_retryable)). It can therefore come twice, if it was kept and the answer came
+    /// too late. Any other entry is left out, and counted in the next one like it.
     async fn record(&self, entry: JournalEntry) -> Result<(), JournalError>;
 
     /// The state that was saved last, by whichever leader.

@@ -25,6 +25,8 @@ pub(super) struct Recorder {
     unkept: VecDeque<JournalEntry>,
     last: Option<(Kind, Duration)>,
     left_out: u32,
+    /// The last event could not be recorded.
+    missed: bool,
     saved_at: Option<Duration>,
     /// The journal's last answer was an error.
     failing: bool,
@@ -48,6 +50,7 @@ impl Recorder {
             unkept: VecDeque::new(),
             last: None,
             left_out: 0,
+            missed: false,
             saved_at: None,
             failing: false,
         }
@@ -60,32 +63,38 @@ impl Recorder {
         let repeats = self.last.as_ref().is_some_and(|(last, since)| {
             *last == kind && at.saturating_sub(*since) < QUIET && !is_change(&event)
         });
-        if repeats {
+        if repeats && !self.missed {
             self.left_out = self.left_out.saturating_add(1);
             self.flush().await;
             return;
         }
-        self.last = Some((kind, at));
-        if let Event::Decided { decision, .. } = &event
-            && decision.reason == Reason::Unknown
-        {
-            warn!(target: "autoscaler", service = %self.service, %decision, "signals unknown");
+        if !repeats {
+            self.last = Some((kind, at));
+            if let Event::Decided { decision, .. } = &event
+                && decision.reason == Reason::Unknown
+            {
+                warn!(target: "autoscaler", service = %self.service, %decision, "signals unknown");
+            }
         }
         let left_out = std::mem::take(&mut self.left_out);
         let entry = JournalEntry { at, service: self.service.clone(), term, mode, event, left_out };
         if is_change(&entry.event) {
             // Before the first await, so that a lease that goes meanwhile does not take the entry with it.
+            self.missed = false;
             self.keep(entry);
             self.flush().await;
-        } else if self.flush().await {
+            return;
+        }
+        // Until it is recorded nobody was told, and the next one like it repeats nothing.
+        self.missed = true;
+        self.left_out = left_out.saturating_add(1);
+        // A journal that has just failed is not waited for twice in a pass.
+        if self.flush().await {
             let recorded = timeout(self.limit, self.journal.record(entry)).await;
-            if self.tell("recording", recorded).is_none() {
-                // Nobody was told, so the next one like it repeats nothing.
-                self.last = None;
+            if self.tell("recording", recorded).is_some() {
+                self.missed = false;
+                self.left_out = 0;
             }
-        } else {
-            // A journal that has just failed is not waited for twice in a pass.
-            self.last = None;
         }
     }
 
@@ -94,7 +103,9 @@ impl Recorder {
         let until = Instant::now() + self.limit;
         while let Some(entry) = self.unkept.front() {
             let recorded = timeout_at(until, self.journal.record(entry.clone())).await;
-            if self.tell("recording", recorded).is_none() {
+            // What will never be kept is not to keep all others out.
+            let refused = matches!(&recorded, Ok(Err(error)) if !error.is_retryable());
+            if self.tell("recording", recorded).is_none() && !refused {
                 return false;
             }
             self.unkept.pop_front();

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     Fail,
     Conflict,
+    /// A failure that trying again won't mend; of the journal alone.
+    Refuse,
     /// The lease is lost while the call runs, and the call goes on.
     LoseLease,
 }
@@ -73,7 +75,9 @@ impl World {
                 sleep(delay).await;
                 Ok(())
             }
-            Some(Fault::Fail) => Err(ScaleError::unavailable("web", "the call", "connection refused")),
+            Some(Fault::Fail | Fault::Refuse) => {
+                Err(ScaleError::unavailable("web", "the call", "connection refused"))
+            }
             Some(Fault::Conflict) => {
                 Err(ScaleError::Conflict { service: "web".into(), why: "somebody else wrote".into() })
             }
@@ -208,6 +212,9 @@ impl Journal for FakeJournal {
         self.check()?;
         if matches!(&entry.event, Event::Decided { outcome: Outcome::Written { .. }, .. }) {
             let fault = self.world.lock().record_faults.pop_front();
+            if fault == Some(Fault::Refuse) {
+                return Err(JournalError::Corrupt { service: "web".into(), source: "no JSON".into() });
+            }
             let suffered = self.world.suffer(fault).await;
             suffered.map_err(|error| JournalError::unavailable("web", "writing", error))?;
         }

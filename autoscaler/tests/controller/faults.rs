@@ -210,5 +210,18 @@ async fn what_a_failing_journal_missed_is_told_when_it_is_back() {
     sleep(TICK * 2).await;
     assert_eq!(running.events()[0], Event::Leading);
     assert!(matches!(&running.outcomes()[0], Outcome::Held), "{:#?}", running.sentences());
+    let left_out = running.journal.entries()[1].left_out;
+    assert!((2..=3).contains(&left_out), "{left_out}, of those at 0, 5 and about 10 s");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_will_never_be_kept_keeps_no_other_out() {
+    let world = World::new(2, 412.0);
+    world.lock().record_faults.push_back(Fault::Refuse);
+    let running = Running::start(world, |controller| controller);
+    sleep(TICK * 2).await;
+    assert_eq!(running.world.counts(), [6]);
+    assert_eq!(running.outcomes(), [Outcome::Held], "of the two decisions only the second is there");
     running.stop().await;
 }
