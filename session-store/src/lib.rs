@@ -18,7 +18,8 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
-//! | [`store`] | [`SessionStore`], what a load or an apply answers, and [`connect`] |
+//! | [`store`] | [`SessionStore`], what a load or an apply answers, [`Durability`] |
+//! | [`mod@connect`] | [`connect()`] and [`StoreOptions`]: a store by URL |
 //! | [`op`], [`rule`] | [`Patch`], [`Op`], [`Outcome`]; the rule [`apply_op`] |
 //! | [`record`], [`codec`] | [`Record`], and its bytes |
 //! | [`id`], [`lifetime`], [`error`] | ids and their storage keys; idle and absolute lifetime; what can fail |
@@ -31,6 +32,8 @@
 //! | `redis` | yes | the Redis store: one server, or a master found through Sentinel |
 //! | `tower` | yes | the tower layer |
 //! | `sqlite` | no | the SQLite store, for several processes of one host (builds C) |
+//! | `axum` | no | `Session` as an axum extractor, `SessionError` as a response |
+//! | `encryption` | no | authenticated encryption of the records, with rotation of keys |
 //! | `conformance` | no | the suite for stores of third parties |
 //!
 //! Spans and events: target `session_store`; fields `store`, `attempt`, `error`, `master`. Never an id, a principal or a value.
@@ -40,6 +43,7 @@
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod connect;
 pub mod error;
 pub mod id;
 #[cfg(feature = "tower")]
@@ -51,10 +55,12 @@ pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod rule;
+mod seal;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
 
+pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use id::{CommitId, SessionId, StoreKey};
 #[cfg(feature = "tower")]
@@ -66,6 +72,8 @@ pub use record::{Record, Value};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
 pub use rule::{Step, apply_op};
+#[cfg(feature = "encryption")]
+pub use seal::Keyring;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use store::{Durability, Loaded, SessionStore, connect};
+pub use store::{Durability, Loaded, SessionStore};

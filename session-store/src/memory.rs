@@ -1,13 +1,14 @@
 //! Sessions in this process: for tests and single instances. Gone when the process ends.
 
 use crate::{
-    codec,
+    connect::StoreOptions,
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
     op::{Applied, Op, Outcome},
     record::Record,
     rule::apply_op,
+    seal::Seal,
     store::{Durability, SessionStore},
 };
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use std::{
 #[derive(Default)]
 pub struct MemoryStore {
     map: Mutex<Map>,
+    seal: Seal,
 }
 
 #[derive(Default)]
@@ -36,6 +38,10 @@ impl MemoryStore {
         Self::default()
     }
 
+    pub(crate) fn with(options: StoreOptions) -> Self {
+        Self { map: Mutex::default(), seal: options.seal }
+    }
+
     fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -44,25 +50,25 @@ impl MemoryStore {
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.map().get(key)
+        self.map().get(key, &self.seal)
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
         let mut map = self.map();
-        let step = apply_op(map.get(key)?, &op, unix_now());
-        let write = step.write.as_ref().map(|record| codec::encode(record, 0)).transpose()?;
+        let step = apply_op(map.get(key, &self.seal)?, &op, unix_now());
+        let write = step.write.as_ref().map(|record| self.seal.encode(key, record, 0)).transpose()?;
         if let Some((new, record)) = &step.create {
             if map.records.contains_key(new) {
                 return Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None });
             }
-            let bytes = codec::encode(record, 0)?;
+            let bytes = self.seal.encode(new, record, 0)?;
             map.records.insert(*new, bytes);
         }
         if let Some(bytes) = write {
             map.records.insert(*key, bytes);
             map.writes = map.writes.wrapping_add(1);
             if map.writes.is_multiple_of(SWEEP_EVERY) {
-                map.sweep(usize::MAX);
+                map.sweep(usize::MAX, &self.seal);
             }
         }
         Ok(step.applied)
@@ -72,7 +78,7 @@ impl SessionStore for MemoryStore {
         let (map, now) = (self.map(), unix_now());
         let mut keys = Vec::new();
         for (key, bytes) in &map.records {
-            let record = codec::decode(bytes)?;
+            let record = self.seal.decode(key, bytes)?;
             if record.live_principal() == Some(principal) && record.gone(now).is_none() {
                 keys.push(*key);
             }
@@ -82,11 +88,11 @@ impl SessionStore for MemoryStore {
 
     async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
         let (mut map, now) = (self.map(), unix_now());
-        let tombstone = codec::encode(&Record::revoked(now), 0)?;
+        let tombstone = Record::revoked(now);
         let mut ended = 0;
         for (key, bytes) in &mut map.records {
-            if Some(key) != except && codec::decode(bytes)?.live_principal() == Some(principal) {
-                bytes.clone_from(&tombstone);
+            if Some(key) != except && self.seal.decode(key, bytes)?.live_principal() == Some(principal) {
+                *bytes = self.seal.encode(key, &tombstone, 0)?;
                 ended += 1;
             }
         }
@@ -94,7 +100,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
-        Ok(self.map().sweep(limit))
+        Ok(self.map().sweep(limit, &self.seal))
     }
 
     async fn health(&self) -> Result<(), StoreError> {
@@ -103,15 +109,16 @@ impl SessionStore for MemoryStore {
 }
 
 impl Map {
-    fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.records.get(key).map(|bytes| codec::decode(bytes)).transpose()
+    fn get(&self, key: &StoreKey, seal: &Seal) -> Result<Option<Record>, StoreError> {
+        self.records.get(key).map(|bytes| seal.decode(key, bytes)).transpose()
     }
 
     /// Forgets what is over.
-    fn sweep(&mut self, limit: usize) -> usize {
+    fn sweep(&mut self, limit: usize, seal: &Seal) -> usize {
         let (now, mut forgotten) = (unix_now(), 0);
-        self.records.retain(|_, bytes| {
-            let over = forgotten < limit && codec::decode(bytes).is_ok_and(|record| now >= record.deadline());
+        self.records.retain(|key, bytes| {
+            let over =
+                forgotten < limit && seal.decode(key, bytes).is_ok_and(|record| now >= record.deadline());
             forgotten += usize::from(over);
             !over
         });

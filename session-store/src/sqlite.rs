@@ -7,14 +7,15 @@
 //! network file systems. The column of users holds hashes, as the keys do.
 
 use crate::{
-    codec,
+    connect::{StoreOptions, config},
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
     op::{Applied, Op, Outcome},
     record::Record,
     rule::apply_op,
-    store::{Durability, SessionStore, config},
+    seal::Seal,
+    store::{Durability, SessionStore},
 };
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -48,6 +49,7 @@ type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 struct Worker {
     connection: Connection,
+    seal: Seal,
     writes: u64,
 }
 
@@ -57,14 +59,19 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Config`] where the path cannot be used, [`StoreError::Unavailable`] where the file cannot be opened now.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_with(path, SyncMode::Normal).await
+        Self::open_with(path, SyncMode::Normal, StoreOptions::new()).await
     }
 
-    /// As [`open`](Self::open), and says what a write waits for.
+    /// As [`open`](Self::open), and says what a write waits for, and more.
     ///
     /// # Errors
     /// As of [`open`](Self::open).
-    pub async fn open_with(path: impl AsRef<Path>, sync: SyncMode) -> Result<Self, StoreError> {
+    pub async fn open_with(
+        path: impl AsRef<Path>,
+        sync: SyncMode,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let (seal, deadline) = (options.seal, options.deadline.unwrap_or(DEADLINE));
         let path = path.as_ref().to_owned();
         if path.as_os_str().is_empty() {
             return Err(config(
@@ -78,7 +85,7 @@ impl SqliteStore {
         let file = path.clone();
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
             let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file, sync)) {
-                Ok(connection) => Worker { connection, writes: 0 },
+                Ok(connection) => Worker { connection, seal, writes: 0 },
                 Err(error) => return drop(ready.send(Err(error))),
             };
             if ready.send(Ok(())).is_ok() {
@@ -89,7 +96,7 @@ impl SqliteStore {
         });
         thread.map_err(|source| unavailable(&path, "open", source))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { jobs, path, deadline: DEADLINE }),
+            Ok(Ok(())) => Ok(Self { jobs, path, deadline }),
             Ok(Err(error)) if is_wrong_file(&error) => {
                 let hint = "name a file in a folder that exists and can be written, or a database that this library made";
                 Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
@@ -107,11 +114,11 @@ impl SqliteStore {
     }
 
     /// Opens what stands after `sqlite:` in a URL.
-    pub(crate) async fn connect(rest: &str) -> Result<Self, StoreError> {
+    pub(crate) async fn connect(rest: &str, options: StoreOptions) -> Result<Self, StoreError> {
         match rest.rsplit_once('?') {
-            None => Self::open(rest).await,
-            Some((path, "sync=normal")) => Self::open(path).await,
-            Some((path, "sync=full")) => Self::open_with(path, SyncMode::Full).await,
+            None => Self::open_with(rest, SyncMode::Normal, options).await,
+            Some((path, "sync=normal")) => Self::open_with(path, SyncMode::Normal, options).await,
+            Some((path, "sync=full")) => Self::open_with(path, SyncMode::Full, options).await,
             Some(_) => Err(config(
                 &format!("sqlite:{rest}"),
                 "what stands after ? is not sync=full or sync=normal",
@@ -159,7 +166,10 @@ impl SqliteStore {
 impl SessionStore for SqliteStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let key = *key;
-        self.run("load", self.deadline, move |worker| Ok(read(&worker.connection, &key)?.transpose())).await
+        self.run("load", self.deadline, move |worker| {
+            Ok(read(&worker.connection, &worker.seal, &key)?.transpose())
+        })
+        .await
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
@@ -183,7 +193,7 @@ impl SessionStore for SqliteStore {
         let work = move |worker: &mut Worker| {
             let transaction = worker.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let tombstone = Record::revoked(unix_now());
-            let bytes = match codec::encode(&tombstone, 0) {
+            let bytes = match crate::codec::encode(&tombstone, 0) {
                 Ok(bytes) => bytes,
                 Err(error) => return Ok(Err(error)),
             };
@@ -215,7 +225,7 @@ impl SessionStore for SqliteStore {
 impl Worker {
     fn apply(&mut self, key: &StoreKey, op: &Op) -> Result<Result<Applied, StoreError>, rusqlite::Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let before = match read(&transaction, key)?.transpose() {
+        let before = match read(&transaction, &self.seal, key)?.transpose() {
             Ok(before) => before,
             Err(error) => return Ok(Err(error)),
         };
@@ -225,12 +235,12 @@ impl Worker {
             if transaction.prepare_cached(EXISTS)?.exists(params![new.as_bytes()])? {
                 return Ok(Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None }));
             }
-            if let Err(error) = write(&transaction, new, record)? {
+            if let Err(error) = write(&transaction, &self.seal, new, record)? {
                 return Ok(Err(error));
             }
         }
         if let Some(record) = &step.write {
-            if let Err(error) = write(&transaction, key, record)? {
+            if let Err(error) = write(&transaction, &self.seal, key, record)? {
                 return Ok(Err(error));
             }
             self.writes = self.writes.wrapping_add(1);
@@ -291,19 +301,21 @@ fn user(principal: &str) -> String {
 
 fn read(
     connection: &Connection,
+    seal: &Seal,
     key: &StoreKey,
 ) -> Result<Option<Result<Record, StoreError>>, rusqlite::Error> {
     let mut query = connection.prepare_cached("SELECT record FROM sessions WHERE key = ?1")?;
     let bytes = query.query_row(params![key.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-    Ok(bytes.map(|bytes| codec::decode(&bytes)))
+    Ok(bytes.map(|bytes| seal.decode(key, &bytes)))
 }
 
 fn write(
     connection: &Connection,
+    seal: &Seal,
     key: &StoreKey,
     record: &Record,
 ) -> Result<Result<(), StoreError>, rusqlite::Error> {
-    let bytes = match codec::encode(record, 0) {
+    let bytes = match seal.encode(key, record, 0) {
         Ok(bytes) => bytes,
         Err(error) => return Ok(Err(error)),
     };

@@ -44,6 +44,49 @@ async fn what_is_provided_conforms() {
     conformance::run(Arc::new(Required::default())).await;
 }
 
+/// Encryption changes nothing of what a store promises.
+#[cfg(feature = "encryption")]
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_stores_conform() {
+    let keys = session_store::Keyring::new(2, &[2; 32]).also(1, &[1; 32]);
+    let options = session_store::StoreOptions::new().keys(keys);
+    // Not the checks of thousands of commits: the cipher is slow in a build for tests, and they are the same steps again.
+    let some = async |store: Arc<dyn SessionStore>| {
+        conformance::ids_do_not_collide(&*store).await;
+        conformance::commits_are_idempotent(&*store).await;
+        conformance::changes_merge_or_conflict(&*store).await;
+        conformance::deletes_win(&*store).await;
+        conformance::rotations_are_atomic(&*store).await;
+        conformance::users_are_indexed(&*store).await;
+        conformance::limits_hold(&*store).await;
+        conformance::revocations_are_complete(&*store).await;
+        conformance::revocations_win_races(store).await;
+    };
+    some(options.clone().connect("memory:").await.unwrap()).await;
+    #[cfg(feature = "sqlite")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let url = format!("sqlite:{}", path.display());
+        let store = options.connect(&url).await.unwrap();
+        some(store.clone()).await;
+        let key = SessionId::random().key();
+        let patch = Patch::new().set("note", *b"very private");
+        store.create(&key, Lifetime::default(), Some("ada lovelace".into()), patch, None).await.unwrap();
+        drop(store);
+        let error = session_store::connect(&url).await.unwrap().load(&key).await.unwrap_err();
+        assert!(error.to_string().contains("encrypted"), "{error}");
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            // What is gone by now holds nothing.
+            let Ok(bytes) = std::fs::read(file.unwrap().path()) else { continue };
+            for text in ["very private", "ada lovelace"] {
+                let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                assert!(!found, "{text} can be read from the file");
+            }
+        }
+    }
+}
+
 async fn sweeping_forgets(store: &dyn SessionStore) {
     let lifetime = Lifetime { idle: Duration::from_millis(1), absolute: Duration::from_secs(9) };
     let mut keys = Vec::new();

@@ -16,13 +16,15 @@ mod url;
 
 use crate::{
     codec,
+    connect::{StoreOptions, without_password},
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
     op::{Applied, Op, Outcome},
     record::{Head, Record},
     rule::apply_op,
-    store::{Durability, SessionStore, without_password},
+    seal::Seal,
+    store::{Durability, SessionStore},
 };
 use async_trait::async_trait;
 use link::{CallError, Link};
@@ -41,6 +43,7 @@ pub struct RedisStore {
     scripts: Scripts,
     deadline: Duration,
     durability: Durability,
+    seal: Seal,
 }
 
 impl RedisStore {
@@ -49,13 +52,18 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError::Config`] for a URL that cannot work.
     pub fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_with(url, StoreOptions::new())
+    }
+
+    pub(crate) fn open_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let (target, replicas) = url::parse(url)?;
         Ok(Self {
             link: Link::new(target, without_password(url)),
             turns: Turns::default(),
             scripts: Scripts::new(),
-            deadline: DEADLINE,
-            durability: Durability::replicas(replicas),
+            deadline: options.deadline.unwrap_or(DEADLINE),
+            durability: options.durability.unwrap_or(Durability::replicas(replicas)),
+            seal: options.seal,
         })
     }
 
@@ -86,7 +94,7 @@ impl RedisStore {
         let mut before = seen.filter(|record| record.head.0.is_some());
         let mut fresh = before.is_none();
         if fresh {
-            before = read(&mut connection, key).await?;
+            before = self.read(&mut connection, key).await?;
         }
         loop {
             let now = unix_now();
@@ -94,10 +102,10 @@ impl RedisStore {
             let user = before.as_ref().and_then(Record::live_principal).map(script::user);
             let is_absent = before.is_none();
             let mut step = apply_op(before, op, now);
-            let rows = rows(key, &step, user.as_deref(), now);
+            let rows = rows(&self.seal, key, &step, user.as_deref(), now);
             if !fresh && !rows.as_ref().is_ok_and(|rows| !rows.is_empty()) {
                 // An answer without a write is not checked by the script, so it has to come from the store as it is now.
-                (before, fresh) = (read(&mut connection, key).await?, true);
+                (before, fresh) = (self.read(&mut connection, key).await?, true);
                 continue;
             }
             let rows = rows?;
@@ -119,7 +127,8 @@ impl RedisStore {
                     return Ok((applied, None));
                 }
                 Wrote::Newer(bytes) => {
-                    (before, fresh) = (bytes.as_deref().map(codec::decode).transpose()?, true);
+                    let newer = bytes.as_deref().map(|bytes| self.seal.decode(key, bytes));
+                    (before, fresh) = (newer.transpose()?, true);
                 }
             }
         }
@@ -146,11 +155,15 @@ impl RedisStore {
         *turn = wrote;
         Ok(applied)
     }
-}
 
-async fn read(connection: &mut MultiplexedConnection, key: &StoreKey) -> Result<Option<Record>, CallError> {
-    let bytes: Option<Vec<u8>> = connection.get(script::session(key)).await?;
-    Ok(bytes.as_deref().map(codec::decode).transpose()?)
+    async fn read(
+        &self,
+        connection: &mut MultiplexedConnection,
+        key: &StoreKey,
+    ) -> Result<Option<Record>, CallError> {
+        let bytes: Option<Vec<u8>> = connection.get(script::session(key)).await?;
+        Ok(bytes.as_deref().map(|bytes| self.seal.decode(key, bytes)).transpose()?)
+    }
 }
 
 /// A record with the head under which it was written.
@@ -172,7 +185,8 @@ fn wait(durability: Durability) -> Option<Wait> {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let work = |mut connection: MultiplexedConnection| async move { read(&mut connection, key).await };
+        let work =
+            |mut connection: MultiplexedConnection| async move { self.read(&mut connection, key).await };
         self.link.call("load", self.deadline, work).await
     }
 
@@ -210,6 +224,7 @@ impl SessionStore for RedisStore {
 
     async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
         let (wait, now) = (wait(self.durability), unix_now());
+        // One for all of them: a tombstone is never encrypted.
         let tombstone = codec::encode(&Record::revoked(now), rand::random())?;
         let until = Instant::now() + self.deadline;
         let _permit = self.link.admit("revocation")?;

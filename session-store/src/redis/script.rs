@@ -2,12 +2,12 @@
 
 use super::link::{CallError, Failure};
 use crate::{
-    codec,
     error::StoreError,
     id::StoreKey,
     lifetime::UnixMillis,
     record::{Head, Record},
     rule::{Step, TOMBSTONE},
+    seal::Seal,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, aio::MultiplexedConnection};
@@ -35,6 +35,7 @@ pub(super) struct Row {
 
 /// What a step writes; nothing where it changes nothing. The key's own record is the first.
 pub(super) fn rows(
+    seal: &Seal,
     key: &StoreKey,
     step: &Step,
     user_before: Option<&str>,
@@ -46,7 +47,7 @@ pub(super) fn rows(
         let user_now = record.live_principal().map(user);
         Ok(Row {
             key,
-            bytes: codec::encode(record, rand::random())?,
+            bytes: seal.encode(&key, record, rand::random())?,
             life: life(record, now),
             score: user_now.as_ref().map_or(0, |_| record.deadline()),
             index: user_now.or_else(|| user_before.map(str::to_owned)).unwrap_or_default(),

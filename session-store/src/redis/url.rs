@@ -1,6 +1,6 @@
 //! What a Redis URL says.
 
-use crate::{error::StoreError, store::config};
+use crate::{connect::config, error::StoreError};
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
 /// Where the master is, or who knows.

@@ -1,6 +1,8 @@
 //! One server: what the store costs, and what it does with restarts, damage and replicas.
 
 use crate::{add, create, key_of_nobody, servers::*};
+#[cfg(feature = "encryption")]
+use session_store::StoreOptions;
 use session_store::{
     CommitId, Durability, Gone, Op, Outcome, Patch, RedisStore, SessionId, SessionStore, conformance,
     lifetime::unix_now,
@@ -15,6 +17,12 @@ async fn redis_conforms() {
     let store = session_store::connect(&format!("127.0.0.1:{}", server.port)).await.unwrap();
     conformance::run(store.clone()).await;
     store.health().await.unwrap();
+    #[cfg(feature = "encryption")]
+    {
+        let options = StoreOptions::new().keys(session_store::Keyring::new(1, &[1; 32]));
+        let store = options.connect(&format!("redis://127.0.0.1:{}", server.port)).await.unwrap();
+        conformance::run(store).await;
+    }
 }
 
 /// What a request costs: a read is one GET; a change after it one script, and so are a rotation and a renewal.
