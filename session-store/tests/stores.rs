@@ -118,6 +118,13 @@ mod sqlite {
         conformance::run(Arc::new(SqliteStore::open(folder.path().join("s.db")).await.unwrap())).await;
     }
 
+    #[tokio::test]
+    async fn sqlite_survives_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("s.db").display());
+        conformance::restarts_lose_nothing(async || session_store::connect(&url).await.unwrap()).await;
+    }
+
     /// Two connections of one file, as two processes have: both count, and what one wrote the other finds after a restart.
     #[tokio::test(flavor = "multi_thread")]
     async fn two_openings_share_one_file() {

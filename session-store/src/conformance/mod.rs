@@ -3,14 +3,20 @@
 //! The checks use fresh random keys only, so they can share one store, run at the same time and be repeated. [`run`] takes about two seconds
 //! where a step takes a millisecond.
 
+mod races;
+mod support;
+
+pub use races::{
+    adds_add_up, deletes_win_races, no_update_is_lost, revocations_win_races,
+    rotations_lose_nothing_under_load,
+};
+
 use crate::{
-    CommitId, Durability, Gone, Lifetime, Loaded, Mode, Op, Outcome, Patch, SessionId, SessionStore,
-    StoreKey, Value, lifetime::unix_now, record::Record,
+    CommitId, Durability, Gone, Lifetime, Loaded, Mode, Op, Outcome, Patch, SessionStore, StoreKey, Value,
+    lifetime::unix_now,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+use support::*;
 
 /// Runs every check.
 pub async fn run(store: Arc<dyn SessionStore>) {
@@ -23,30 +29,14 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     sessions_end(&*store).await;
     users_are_indexed(&*store).await;
     limits_hold(&*store).await;
+    schemas_are_kept(&*store).await;
+    clocks_may_differ(&*store).await;
     sweeps_spare_the_living(&*store).await;
     revocations_are_complete(&*store).await;
     deletes_win_races(store.clone()).await;
     revocations_win_races(store.clone()).await;
     rotations_lose_nothing_under_load(store.clone()).await;
     no_update_is_lost(store).await;
-}
-
-/// 64 tasks add 50 times to one counter: nothing is lost or doubled.
-pub async fn no_update_is_lost(store: Arc<dyn SessionStore>) {
-    let key = login(&*store, "ada").await;
-    let tasks = (0..TASKS).map(|_| {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for _ in 0..ADDS {
-                let outcome = commit(&*store, &key, Patch::new().add("views", 1)).await;
-                assert!(outcome.is_done(), "an add was refused: {outcome:?}");
-            }
-        })
-    });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await.expect("a task of the lost-update check failed");
-    }
-    assert_eq!(live(&*store, &key).await.counter("views"), Some(TASKS * ADDS), "adds were lost or doubled");
 }
 
 /// A commit, touch or rotation to a key that holds nothing creates nothing.
@@ -148,7 +138,7 @@ pub async fn deletes_win(store: &dyn SessionStore) {
     save().await.expect("commit failed");
     let outcome = store.delete(&key).await.expect("delete failed");
     assert!(outcome.is_done(), "a live session could not be deleted: {outcome:?}");
-    for late in [save().await, store.touch(&key).await, store.rotate(&key, &self::key(), GRACE).await] {
+    for late in [save().await, store.touch(&key).await, store.rotate(&key, &support::key(), GRACE).await] {
         let outcome = late.expect("a late step failed").outcome;
         assert_eq!(outcome, Outcome::Gone(Gone::Deleted), "a late step was taken on a deleted session");
     }
@@ -161,34 +151,6 @@ pub async fn deletes_win(store: &dyn SessionStore) {
     assert!(
         store.load(&key).await.expect("load failed").is_some_and(|record| record.keys().next().is_none())
     );
-}
-
-/// Deletes race with saves and rotations: whatever the order, an acknowledged delete leaves no session under any key.
-pub async fn deletes_win_races(store: Arc<dyn SessionStore>) {
-    for round in 0..RACES {
-        let (old, new) = (login(&*store, "ada").await, key());
-        let grace = if round % 2 == 0 { GRACE } else { Duration::ZERO };
-        let saver = tokio::spawn({
-            let store = store.clone();
-            async move {
-                for key in [old, new, old, new] {
-                    commit(&*store, &key, Patch::new().add("views", 1)).await;
-                }
-            }
-        });
-        let rotator = tokio::spawn({
-            let store = store.clone();
-            async move { store.rotate(&old, &new, grace).await.expect("rotate failed").outcome }
-        });
-        let outcome = store.delete(&old).await.expect("delete failed");
-        let rotated = rotator.await.expect("the rotation failed");
-        saver.await.expect("the saves failed");
-        for key in [old, new] {
-            let found = find(&*store, &key).await;
-            let over = !matches!(found, Loaded::Live { .. });
-            assert!(over, "a session survived its delete ({outcome:?}, rotation {rotated:?})");
-        }
-    }
 }
 
 /// A rotation moves everything in one step; the old key leads to the new one within its grace, and a log-in ends it at once.
@@ -311,79 +273,6 @@ pub async fn revocations_are_complete(store: &dyn SessionStore) {
     live(store, &login(store, &user).await).await; // a user who was logged out may log in again
 }
 
-/// Revocations race with commits and rotations: once it is acknowledged, no session that there was is left under any key.
-pub async fn revocations_win_races(store: Arc<dyn SessionStore>) {
-    for round in 0..RACES {
-        let user = format!("user {}", rand::random::<u64>());
-        let (a, b, c, d) = (login(&*store, &user).await, login(&*store, &user).await, key(), key());
-        let saver = tokio::spawn({
-            let store = store.clone();
-            async move {
-                for key in [a, b, c, a, b, d] {
-                    commit(&*store, &key, Patch::new().add("views", 1)).await;
-                }
-            }
-        });
-        let rotator = tokio::spawn({
-            let store = store.clone();
-            async move {
-                store.rotate(&b, &c, GRACE).await.expect("rotate failed");
-                store.rotate(&c, &d, Duration::ZERO).await.expect("rotate failed");
-            }
-        });
-        if round % 2 == 0 {
-            tokio::task::yield_now().await;
-        }
-        store.revoke_all(&user, None).await.expect("revoke_all failed");
-        let left = store.sessions_of(&user).await.expect("sessions_of failed");
-        assert_eq!(left, [], "a session was listed after all had been ended");
-        rotator.await.expect("the rotations failed");
-        saver.await.expect("the saves failed");
-        for key in [a, b, c, d] {
-            let found = find(&*store, &key).await;
-            assert!(!matches!(found, Loaded::Live { .. }), "a session survived the revocation of all");
-        }
-    }
-}
-
-/// A session that is rotated again and again while requests follow it loses none of their changes.
-pub async fn rotations_lose_nothing_under_load(store: Arc<dyn SessionStore>) {
-    let first = login(&*store, "ada").await;
-    let adders = (0..4).map(|_| {
-        let store = store.clone();
-        tokio::spawn(async move {
-            let (mut key, mut done) = (first, 0);
-            while done < ADDS {
-                let found = find(&*store, &key).await;
-                let Loaded::Live { key: now, record } = found else { panic!("lost on the way: {found:?}") };
-                let op = Patch::new().add("views", 1).commit();
-                let outcome = store.apply_from(&now, &record, op, Durability::Primary).await;
-                match outcome.expect("apply failed").outcome {
-                    Outcome::Gone(Gone::Rotated) => {} // moved between the two: follow it
-                    outcome => {
-                        assert!(outcome.is_done(), "{outcome:?}");
-                        done += 1;
-                    }
-                }
-                key = now;
-            }
-        })
-    });
-    let adders = adders.collect::<Vec<_>>();
-    let mut last = first;
-    for _ in 0..ROTATIONS {
-        let next = key();
-        let outcome = store.rotate(&last, &next, GRACE).await.expect("rotate failed").outcome;
-        assert!(outcome.is_done(), "a rotation was refused: {outcome:?}");
-        last = next;
-        tokio::task::yield_now().await;
-    }
-    for adder in adders {
-        adder.await.expect("an adder failed");
-    }
-    assert_eq!(live(&*store, &last).await.counter("views"), Some(4 * ADDS), "adds were lost or doubled");
-}
-
 /// Forgetting what is over leaves alone what is not, tombstones included.
 pub async fn sweeps_spare_the_living(store: &dyn SessionStore) {
     let (kept, ended) = (login(store, "ada").await, login(store, "ada").await);
@@ -414,56 +303,51 @@ pub async fn limits_hold(store: &dyn SessionStore) {
     assert_eq!(live(store, &key).await, before, "a refused commit changed the session");
 }
 
-fn key() -> StoreKey {
-    SessionId::random().key()
+/// The version of the application's values is kept until a commit says another one, and moves with a rotation.
+pub async fn schemas_are_kept(store: &dyn SessionStore) {
+    let (key, new) = (login(store, "ada").await, key());
+    assert_eq!(live(store, &key).await.schema, 0);
+    let upgrade = Patch::new().set("a", *b"1").schema(7);
+    assert!(commit(store, &key, upgrade).await.is_done());
+    assert!(commit(store, &key, Patch::new().add("views", 1)).await.is_done());
+    store.touch(&key).await.expect("touch failed");
+    store.rotate(&key, &new, GRACE).await.expect("rotate failed");
+    assert_eq!(live(store, &new).await.schema, 7, "the schema of the values was lost");
 }
 
-async fn login(store: &dyn SessionStore, principal: &str) -> StoreKey {
-    let key = key();
-    let made = store.create(&key, Lifetime::default(), Some(principal.into()), Patch::new(), None).await;
-    assert_eq!(made.expect("create failed").outcome, Outcome::Saved { version: 1 });
-    key
-}
-
-fn rotate(to: StoreKey, principal: Option<&str>, grace: Duration) -> Op {
-    let (principal, id) = (principal.map(str::to_owned), Some(CommitId::random()));
-    Op::Rotate { to, principal, patch: Patch::new(), grace, id }
-}
-
-async fn apply(store: &dyn SessionStore, key: &StoreKey, op: Op) -> Outcome {
-    store.apply(key, op, Durability::Primary).await.expect("apply failed").outcome
-}
-
-async fn commit(store: &dyn SessionStore, key: &StoreKey, patch: Patch) -> Outcome {
-    apply(store, key, patch.commit()).await
-}
-
-async fn find(store: &dyn SessionStore, key: &StoreKey) -> Loaded {
-    store.find(key, unix_now()).await.expect("load failed")
-}
-
-async fn live(store: &dyn SessionStore, key: &StoreKey) -> Record {
-    match find(store, key).await {
-        Loaded::Live { record, .. } => *record,
-        other => panic!("a session is missing: {other:?}"),
+/// Hosts whose clocks differ by half a minute see the same sessions.
+pub async fn clocks_may_differ(store: &dyn SessionStore) {
+    let (key, ended) = (login(store, "ada").await, login(store, "ada").await);
+    store.delete(&ended).await.expect("delete failed");
+    for now in [unix_now().saturating_sub(30_000), unix_now().saturating_add(30_000)] {
+        for (key, lives) in [(&key, true), (&ended, false)] {
+            let found = store.find(key, now).await.expect("load failed");
+            assert_eq!(
+                matches!(found, Loaded::Live { .. }),
+                lives,
+                "another clock sees another session: {found:?}"
+            );
+        }
     }
 }
 
-/// Polls until `still` is false; fails after a deadline.
-async fn until(what: &str, still: impl AsyncFn() -> bool) {
-    let start = Instant::now();
-    while still().await {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// For stores that outlive the process: what was acknowledged is there when the store is opened again, and what ended stays ended.
+pub async fn restarts_lose_nothing(open: impl AsyncFn() -> Arc<dyn SessionStore>) {
+    let user = format!("user {}", rand::random::<u64>());
+    let (kept, ended, id) = {
+        let store = open().await;
+        let (kept, ended) = (login(&*store, &user).await, login(&*store, &user).await);
+        let id = Some(CommitId::of("before the restart"));
+        let patch = Patch::new().add("views", 1);
+        store.commit(&kept, None, patch, Mode::Merge, id).await.expect("commit failed");
+        store.delete(&ended).await.expect("delete failed");
+        (kept, ended, id)
+    };
+    let store = open().await;
+    assert_eq!(live(&*store, &kept).await.counter("views"), Some(1), "a commit was lost by a restart");
+    assert_eq!(find(&*store, &ended).await, Loaded::Revoked, "a log-out was lost by a restart");
+    assert_eq!(store.sessions_of(&user).await.expect("sessions_of failed"), [kept], "the index was lost");
+    let again = store.commit(&kept, None, Patch::new().add("views", 1), Mode::Merge, id).await;
+    let views = again.expect("commit failed").record.and_then(|record| record.counter("views"));
+    assert_eq!(views, Some(1), "a commit that was sent again after a restart counted twice");
 }
-
-const TASKS: i64 = 64;
-const ADDS: i64 = 50;
-const RACES: usize = 40;
-/// Fewer than a load follows.
-const ROTATIONS: usize = 7;
-const SHORT: Duration = Duration::from_millis(150);
-const LONG: Duration = Duration::from_secs(60);
-const GRACE: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(10);
