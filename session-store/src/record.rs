@@ -100,9 +100,26 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AppliedId {
-    pub(crate) id: CommitId,
+    /// Of the id, folded: a record is read and written on each request, and 64 bits tell a hundred apart.
+    pub(crate) id: u64,
     pub(crate) version: u64,
     pub(crate) merged: bool,
+    /// When it was taken, to the second.
+    pub(crate) at: UnixMillis,
+}
+
+impl AppliedId {
+    pub(crate) fn new(id: CommitId, version: u64, merged: bool, now: UnixMillis) -> Self {
+        Self { id: Self::fold(id), version, merged, at: now }
+    }
+
+    /// Both halves count: in some kinds of ids one of them is a time.
+    pub(crate) fn fold(id: CommitId) -> u64 {
+        let number = u128::from_be_bytes(*id.as_bytes());
+        #[allow(clippy::cast_possible_truncation, reason = "the lower half")]
+        let (low, high) = (number as u64, (number >> 64) as u64);
+        low ^ high
+    }
 }
 
 impl Record {

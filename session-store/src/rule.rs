@@ -135,8 +135,9 @@ fn finish(
     record.version = version;
     record.touched_at = record.touched_at.max(now);
     if let Some(id) = id {
-        record.applied.push_back(AppliedId { id, version, merged });
-        while record.applied.len() > REMEMBERED_COMMITS {
+        record.applied.push_back(AppliedId::new(id, version, merged, now));
+        let old = |first: &AppliedId| now.saturating_sub(first.at) > millis(REMEMBERED_FOR);
+        while record.applied.len() > REMEMBERED_COMMITS || record.applied.front().is_some_and(old) {
             record.applied.pop_front();
         }
     }
@@ -160,7 +161,8 @@ impl Step {
 
 impl Record {
     fn replay(&self, id: Option<CommitId>) -> Option<Outcome> {
-        let found = self.applied.iter().find(|applied| Some(applied.id) == id)?;
+        let id = AppliedId::fold(id?);
+        let found = self.applied.iter().find(|applied| applied.id == id)?;
         Some(saved(found.version, found.merged))
     }
 
@@ -253,6 +255,10 @@ impl Record {
 
 /// How many commits a record remembers so that repeating one changes nothing. A repeat comes within seconds of the first.
 pub const REMEMBERED_COMMITS: usize = 128;
+
+/// How long they are remembered: longer than a gateway or a client goes on sending a request again, short enough that a session which is used now and then stays
+/// small.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(120);
 
 /// How long a tombstone says why a session is over; longer than any request. Afterwards the key is absent, which saves nothing either.
 pub const TOMBSTONE: Duration = Duration::from_secs(15 * 60);

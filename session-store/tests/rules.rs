@@ -137,7 +137,24 @@ fn a_record_stays_small_under_many_commits() {
     }
     assert_eq!(record.counter("views"), Some(10_000));
     let size = codec::encode(&record, 0).unwrap().len();
-    assert!(size < REMEMBERED_COMMITS * 30 + 1024, "{size}");
+    assert!(size < REMEMBERED_COMMITS * 16 + 1024, "{size}");
+    let later = apply_op(Some(record), &Patch::new().add("views", 1).commit(), 1 + 121_000).write.unwrap();
+    let size = codec::encode(&later, 0).unwrap().len();
+    assert!(size < 1024, "commits of long ago are remembered: {size}");
+}
+
+/// A commit that is sent again within the time is known, whatever came between.
+#[test]
+fn repeats_are_known_for_two_minutes() {
+    let id = Some(CommitId::random());
+    let add = |id| Op::Commit { base: None, patch: Patch::new().add("views", 1), mode: Mode::Merge, id };
+    let mut record = apply_op(Some(live()), &add(id), 1_000).write.unwrap();
+    for second in 2..=60 {
+        record = apply_op(Some(record), &add(Some(CommitId::random())), second * 1_000).write.unwrap();
+        record = codec::decode(&codec::encode(&record, 0).unwrap()).unwrap();
+    }
+    let again = apply_op(Some(record), &add(id), 120_000);
+    assert_eq!((again.write, again.applied.outcome), (None, Outcome::Saved { version: 1 }));
 }
 
 #[test]
