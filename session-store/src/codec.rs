@@ -389,7 +389,7 @@ mod tests {
             bytes[4..SUMMED].copy_from_slice(&sum);
             if let Ok(record) = decode(&bytes) {
                 let _ = record.gone(u64::MAX);
-                let _ = crate::apply_op(Some(record.clone()), &Patch::new().set("cart", *b"1").add("views", 1).commit(), u64::MAX);
+                let _ = apply_op(Some(record.clone()), &Patch::new().set("cart", *b"1").add("views", 1).commit(), u64::MAX);
                 if let Ok(again) = encode(&record, 7) {
                     prop_assert_eq!(decode(&again).unwrap(), record);
                 }

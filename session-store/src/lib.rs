@@ -19,13 +19,14 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`store`] | [`SessionStore`], what a load or an apply answers, [`Durability`] |
-//! | [`mod@connect`] | [`connect()`] and [`StoreOptions`]: a store by URL |
+//! | [`connect`] | [`StoreOptions`], and a store by URL |
 //! | [`op`], [`rule`] | [`Patch`], [`Op`], [`Outcome`]; the rule [`apply_op`] |
 //! | [`record`], [`codec`] | [`Record`], and its bytes |
 //! | [`id`], [`lifetime`], [`error`] | ids and their storage keys; idle and absolute lifetime; what can fail |
 //! | [`memory`], `sqlite`, `redis` | the three stores |
-//! | `layer` | the tower layer, the cookie and the `Session` handle |
+//! | `layer` | the tower layer: the cookie, the `Session` handle, typed keys, updates, migrations, a user's own sessions |
 //! | `conformance` | what every store must pass |
+//! | `security` | OWASP ASVS 5.0, chapters 7 and 3.3, line by line, with the test of each |
 //!
 //! | Feature | Default | Adds |
 //! |---|---|---|
@@ -36,14 +37,17 @@
 //! | `encryption` | no | authenticated encryption of the records, with rotation of keys |
 //! | `conformance` | no | the suite for stores of third parties |
 //!
-//! Spans and events: target `session_store`; fields `store`, `attempt`, `error`, `master`. Never an id, a principal or a value.
+//! A log-out, log-in or revocation on Redis with Sentinel waits for a replica before it is acknowledged ([`Durability`]); each call ends within the store's
+//! deadline, 8 s unless [`StoreOptions::deadline`] says otherwise.
+//!
+//! Events: target `session_store`; fields `store`, `attempt`, `error`, `master`. Never an id, a principal or a value.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-pub mod connect;
+mod connect;
 pub mod error;
 pub mod id;
 #[cfg(feature = "tower")]
@@ -56,6 +60,9 @@ pub mod record;
 pub mod redis;
 pub mod rule;
 mod seal;
+#[cfg(feature = "tower")]
+#[doc = include_str!("security.md")]
+pub mod security {}
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
