@@ -146,6 +146,9 @@ impl ClientBuilder {
             .tcp_keepalive(Duration::from_secs(4))
             .tcp_keepalive_interval(Duration::from_secs(2))
             .tcp_keepalive_retries(3)
+            // The HTTP library's own limit of 30 s would overrule the three above, and it also ends what was sent to a
+            // host that was dead already.
+            .tcp_user_timeout(Duration::from_secs(10))
             .build()
             .map_err(|error| Error::setting("http client", "", format!("cannot be built: {error}")))?;
         Ok(Lane { http, slots: Semaphore::new(size), size })
