@@ -281,7 +281,7 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(90);
 const MASTER_LIMIT: Duration = Duration::from_secs(15);
 const EXEC_LIMIT: Duration = Duration::from_secs(60);
 /// Each part comes up in seconds; a machine that is busy with a build takes several times that.
-const READY_LIMIT: Duration = Duration::from_secs(90);
+const READY_LIMIT: Duration = Duration::from_secs(150);
 
 #[cfg(test)]
 mod tests {

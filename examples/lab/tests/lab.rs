@@ -32,6 +32,9 @@ fn refusals_are_one_line_with_exit_code_2() {
 async fn a_lab_from_up_to_down() {
     assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
     let _down = DownAtLast::new(env!("CARGO_BIN_EXE_lab"));
+    // The lab's own steps, so that a failure says in which one.
+    let filter = tracing_subscriber::EnvFilter::new("lab=info");
+    tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
     ctrl_c_leaves_nothing();
     a_crash_leaves_remains();
     let start = Instant::now();
@@ -127,7 +130,7 @@ async fn the_old_redis_master_returns_as_a_replica(lab: &Lab) {
         .await
         .is_ok_and(|l| l.redis.is_some_and(|new| new != old) && l.swarm.is_some_and(|s| s != old))
     {
-        assert!(start.elapsed() < Duration::from_secs(60), "no failover within 60 s");
+        assert!(start.elapsed() < PATIENCE, "no failover within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     println!("all leaders moved after {:.1?}", start.elapsed());
@@ -174,7 +177,7 @@ async fn well_again(lab: &Lab) {
         if status.is_healthy() {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "{status:#?}");
+        assert!(start.elapsed() < PATIENCE, "{status:#?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -227,3 +230,7 @@ fn as_nobody(args: &[&str]) -> std::process::Output {
     std::fs::remove_file(&copy).unwrap();
     output
 }
+
+/// Elections take seconds, but a manager that was off for long can make the Swarm elect anew for a minute (see the
+/// README's limits), and a machine that builds beside it takes longer for everything.
+const PATIENCE: Duration = Duration::from_secs(150);
