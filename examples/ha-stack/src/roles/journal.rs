@@ -68,6 +68,10 @@ impl Journal for ConsulJournal {
         let Some(decided) = decided(&entry) else { return Ok(()) };
         for _ in 0..RECORD_TRIES {
             let (mut decisions, index) = self.read().await?;
+            if decisions.last() == Some(&decided) {
+                // The answer to an earlier try was lost, not the try.
+                return Ok(());
+            }
             decisions.push(decided.clone());
             let surplus = decisions.len().saturating_sub(DECISIONS_KEPT);
             decisions.drain(..surplus);
