@@ -192,7 +192,9 @@ impl<'a> Story<'a> {
                         .broken
                         .push("the scaler's journal lacks its decision to add or to remove".into());
                 }
-                self.verdict.decisions = decisions.into_iter().map(|d| d.sentence).collect();
+                // What was held, and why, stays in the journal.
+                let changes = decisions.into_iter().filter(|d| d.from != d.to);
+                self.verdict.decisions = changes.map(|d| d.sentence).collect();
             }
             Err(error) => {
                 self.verdict.broken.push(format!("the scaler's decisions can't be read: {error:#}"));

@@ -36,7 +36,7 @@ pub struct Verdict {
     pub max_replicas: u32,
     /// Replicas after the load had ended.
     pub final_replicas: u32,
-    /// What the scaler decided, a sentence each.
+    /// Each change that the scaler decided, a sentence each.
     pub decisions: Vec<String>,
     /// Steps that were left out, and why.
     pub skipped: Vec<String>,
