@@ -1,11 +1,12 @@
 //! Puts the images on every engine, over each engine's own API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use swarm_client::bollard;
-use swarm_client::bollard::query_parameters::BuildImageOptionsBuilder;
+use swarm_client::bollard::query_parameters::{BuildImageOptionsBuilder, ListContainersOptionsBuilder};
 use tokio::task::JoinSet;
 
 use super::{Bundle, IMAGES};
@@ -57,6 +58,24 @@ async fn load_one(url: &str, contexts: &[(String, bytes::Bytes)]) -> Result<usiz
     Ok(built)
 }
 
+/// How many containers of these services an engine still has, running or not; none where the engine does not answer.
+pub async fn containers_of(url: &str, services: &[String]) -> usize {
+    let listed = async {
+        let client = swarm_client::Client::builder().endpoint(url).connect_timeout(SILENT).connect().await?;
+        let labels = services.iter().map(|id| format!("{SERVICE_LABEL}={id}"));
+        let mut count = 0;
+        for label in labels {
+            // Several labels in one filter would all have to match.
+            let filters = HashMap::from([("label".to_owned(), vec![label])]);
+            let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+            count += client.bollard()?.list_containers(Some(options)).await?.len();
+        }
+        anyhow::Ok(count)
+    };
+    // A host without power runs nothing.
+    listed.await.unwrap_or(0)
+}
+
 async fn build(engine: &bollard::Docker, reference: &str, context: bytes::Bytes) -> Result<()> {
     let options = BuildImageOptionsBuilder::new().t(reference).rm(true).forcerm(true).build();
     let mut progress = engine.build_image(options, None, Some(bollard::body_full(context)));
@@ -69,3 +88,6 @@ async fn build(engine: &bollard::Docker, reference: &str, context: bytes::Bytes)
     engine.inspect_image(reference).await.context("the build ended without an image")?;
     Ok(())
 }
+
+const SERVICE_LABEL: &str = "com.docker.swarm.service.id";
+const SILENT: Duration = Duration::from_secs(1);

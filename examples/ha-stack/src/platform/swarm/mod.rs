@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use autoscaler::controller::now;
-use swarm_client::{Node, Service, Task};
+use swarm_client::Node;
 
 use super::{Decided, Faults, GatewayStatus, Host, Platform, Replica, StackSpec, Status};
 use crate::images::{Bundle, engines};
@@ -24,6 +25,7 @@ use crate::settings::Backends;
 #[cfg(target_os = "linux")]
 mod lab_faults;
 mod services;
+mod teardown;
 
 /// The stack on a Swarm.
 pub struct SwarmPlatform {
@@ -37,6 +39,8 @@ pub struct SwarmPlatform {
     front: IpAddr,
     /// The value of our services' label: what another run started is not ours to end.
     run: String,
+    /// Whether a service of this run may have been created.
+    creating: AtomicBool,
     #[cfg(target_os = "linux")]
     lab: Option<lab_faults::LabFaults>,
 }
@@ -80,6 +84,7 @@ impl SwarmPlatform {
             consul,
             front,
             run: format!("{:016x}", rand::random::<u64>()),
+            creating: AtomicBool::new(false),
         })
     }
 
@@ -101,19 +106,6 @@ impl SwarmPlatform {
             }
         }
         front
-    }
-
-    /// The stack's services in this Swarm, of whatever run: name, and the run that made it.
-    async fn existing(&self) -> Result<BTreeMap<String, String>> {
-        let services = self.swarm.services().list_labelled(labels::STACK).await?;
-        let run = |service: &Service| service.label(labels::STACK).unwrap_or_default().to_owned();
-        Ok(services.iter().map(|service| (service.name().to_owned(), run(service))).collect())
-    }
-
-    /// The services of this run that are still there.
-    async fn ours(&self) -> Result<Vec<String>> {
-        let existing = self.existing().await?.into_iter();
-        Ok(existing.filter(|(_, run)| *run == self.run).map(|(name, _)| name).collect())
     }
 
     /// Every node must be a manager that we can put images on.
@@ -146,37 +138,6 @@ impl SwarmPlatform {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         bail!("the services run, but {} does not answer: {last}", self.site())
-    }
-
-    /// Removes services, if they are of this run, and waits until no task of theirs is left on a host that answers.
-    async fn remove(&self, services: &[String]) -> Result<()> {
-        let ours = self.ours().await?;
-        let mut ids = Vec::new();
-        for service in services.iter().filter(|service| ours.contains(service)) {
-            if let Some(found) = self.swarm.services().get_opt(service).await? {
-                self.swarm.services().remove(service).await?;
-                ids.push(found.id().clone());
-            }
-        }
-        let mut left = Vec::new();
-        for _ in 0..REMOVE_TRIES {
-            // The tasks of a host without power are listed for a day; they are not running.
-            let (tasks, nodes) = (self.swarm.tasks().list().await?, self.swarm.nodes().list().await?);
-            let down = |task: &Task| {
-                let node = nodes.iter().find(|node| task.node_id.as_ref() == Some(node.id()));
-                node.is_none_or(Node::is_down)
-            };
-            left = tasks.into_iter().filter(|task| ids.contains(&task.service_id) && !down(task)).collect();
-            if left.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        bail!(
-            "{} tasks of {} are still there, although the services were removed",
-            left.len(),
-            services.join(", ")
-        )
     }
 
     async fn gateways(&self, nodes: &[Node]) -> Vec<GatewayStatus> {
@@ -245,6 +206,7 @@ impl Platform for SwarmPlatform {
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
 
         let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token(), &self.run);
+        self.creating.store(true, Ordering::Relaxed);
         for spec in &roles {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
         }
@@ -267,28 +229,7 @@ impl Platform for SwarmPlatform {
     }
 
     async fn stop(&self, progress: &Progress) -> Result<()> {
-        if self.ours().await?.is_empty() {
-            // What runs there was started by somebody else.
-            return Ok(());
-        }
-        // The site first, while the registrars still take its replicas out of Consul; the gateways and scalers take
-        // care of themselves.
-        let step = progress.step(format!("removing {}", self.spec.service));
-        self.remove(std::slice::from_ref(&self.spec.service)).await?;
-        tokio::time::sleep(REGISTRAR_ROUND).await;
-        step.done("gone");
-        let roles = self.ours().await?;
-        let step = progress.step(format!("removing {}", roles.join(", ")));
-        self.remove(&roles).await?;
-        // A creation that was under way when we were interrupted may have come to pass since.
-        let late = self.ours().await?;
-        self.remove(&late).await?;
-        step.done("gone");
-        for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_down()) {
-            let host = node.hostname();
-            progress.line(format!("{host} has no power; in a lab `lab power-on {host}` gives it back"));
-        }
-        Ok(())
+        self.take_down(progress).await
     }
 
     fn site(&self) -> String {
@@ -376,6 +317,4 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.
 const STABLE_FOR: Duration = Duration::from_secs(1);
-const REGISTRAR_ROUND: Duration = Duration::from_millis(1200);
 const SITE_TRIES: usize = 60;
-const REMOVE_TRIES: usize = 160;
