@@ -74,7 +74,7 @@ impl Link {
         F: Future<Output = Result<T, CallError>>,
     {
         let _permit = self.admit(action)?;
-        self.admitted(action, deadline, false, work).await
+        self.admitted(action, deadline, None, work).await
     }
 
     /// A place among the calls under way, of which there is a bounded number.
@@ -93,12 +93,12 @@ impl Link {
         StoreError::Timeout { store: self.name.clone(), action, deadline, reason: reason.into() }
     }
 
-    /// [`call`](Self::call) for who holds a permit. `waits`: on a connection that no one else uses meanwhile.
+    /// [`call`](Self::call) for who holds a permit. `waits`: on a connection that no one else uses meanwhile, where one answer may take so long.
     pub(super) async fn admitted<T, F, W>(
         &self,
         action: &'static str,
         deadline: Duration,
-        waits: bool,
+        waits: Option<Duration>,
         work: W,
     ) -> Result<T, StoreError>
     where
@@ -124,8 +124,12 @@ impl Link {
                 }
                 Ok(Err(CallError::Redis(failure))) => last = failure,
                 Err(_) => {
-                    // The deadline, told above. What did not answer until now is not tried by the next call either.
-                    used.into_iter().for_each(|generation| self.drop_generation(generation));
+                    // The deadline, told above. What did not answer until now is not tried by the next call either; one that lacks replicas answers.
+                    match (used, last.short) {
+                        (Some(generation), None) => self.drop_generation(generation),
+                        (Some(generation), Some(_)) => self.doubt(generation),
+                        (None, _) => {}
+                    }
                     continue;
                 }
             }
@@ -136,30 +140,62 @@ impl Link {
         }
     }
 
-    async fn attempt<T, F, W>(&self, waits: bool, work: &W, used: &mut Option<u64>) -> Result<T, CallError>
+    async fn attempt<T, F, W>(
+        &self,
+        waits: Option<Duration>,
+        work: &W,
+        used: &mut Option<u64>,
+    ) -> Result<T, CallError>
     where
         W: Fn(MultiplexedConnection) -> F,
         F: Future<Output = Result<T, CallError>>,
     {
+        // The turn first: by the time it comes, the master may be another one.
+        let turn = match waits {
+            Some(_) => Some(self.waits.acquire().await.map_err(|_| Failure::again("it is closed"))?),
+            None => None,
+        };
         let live = self.connection().await?;
         *used = Some(live.generation);
-        let done = if waits {
-            let _permit = self.waits.acquire().await.map_err(|_| Failure::again("it is closed"))?;
-            let connection = self.spare(&live).await?;
-            let done = work(connection.clone()).await;
-            // One that was given up on may still be held up by its WAIT: it is not put back.
-            if done.is_ok() {
-                live.spare.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let done = match waits {
+            None => work(live.connection).await,
+            Some(longest) => {
+                let connection = self.spare(&live).await;
+                let done = match connection {
+                    Ok(connection) => self.alone(&live, connection, longest, work).await,
+                    Err(failure) => Err(failure.into()),
+                };
+                drop(turn);
+                done
             }
-            done
-        } else {
-            work(live.connection).await
         };
         match &done {
             // Its replicas may be gone because it is no master any more: the Sentinels are asked before it is used again.
             Err(CallError::Redis(Failure { short: Some(_), .. })) => self.doubt(live.generation),
             Err(CallError::Redis(failure)) if failure.again => self.drop_generation(live.generation),
             _ => {}
+        }
+        done
+    }
+
+    /// Does `work` on a connection of its own, and keeps that for the next caller. One that was given up on may still be held up by its `WAIT`.
+    async fn alone<T, F, W>(
+        &self,
+        live: &Live,
+        connection: MultiplexedConnection,
+        longest: Duration,
+        work: &W,
+    ) -> Result<T, CallError>
+    where
+        W: Fn(MultiplexedConnection) -> F,
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let limit = longest + RESPONSE;
+        let Ok(done) = tokio::time::timeout(limit, work(connection.clone())).await else {
+            return Err(Failure::again(format!("no answer within {limit:?}")).into());
+        };
+        if done.is_ok() {
+            live.spare.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
         done
     }
@@ -191,7 +227,7 @@ impl Link {
             return Err(failure.clone());
         }
         let generation = match self.current() {
-            Some(live) => match self.check(&live).await {
+            Some(live) => match self.check(&live.connection, &live.found).await {
                 Ok(()) => {
                     let checked = Live { checked: Instant::now(), doubted: false, ..live };
                     self.set(Some(checked.clone()));
@@ -230,16 +266,17 @@ impl Link {
         let (name, address) = (found.name(), found.address.clone());
         let connection =
             open(address, self.login().clone(), RESPONSE).await.map_err(|failure| failure.at(&name))?;
-        check_role(connection.clone()).await.map_err(|failure| failure.at(&name))?;
+        // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
+        self.check(&connection, &found).await.map_err(|failure| failure.at(&name))?;
         Ok((found, connection))
     }
 
     /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
-    async fn check(&self, live: &Live) -> Result<(), Failure> {
-        check_role(live.connection.clone()).await?;
+    async fn check(&self, connection: &MultiplexedConnection, found: &Found) -> Result<(), Failure> {
+        check_role(connection.clone()).await?;
         let Target::Sentinel { sentinels, master, .. } = &self.target else { return Ok(()) };
         match tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO)).await {
-            Ok(Ok(named)) if named.replaces(&live.found) => {
+            Ok(Ok(named)) if named.replaces(found) => {
                 Err(Failure::again(format!("the Sentinels name another master, {}", named.name())))
             }
             _ => Ok(()),

@@ -151,7 +151,7 @@ impl RedisStore {
         let seen = turn.take().or_else(|| seen.cloned());
         let wait = wait(durability);
         let work = |connection| self.step(connection, key, op, seen.clone(), wait);
-        let (applied, wrote) = self.link.admitted("write", left, wait.is_some(), work).await?;
+        let (applied, wrote) = self.link.admitted("write", left, wait.map(|wait| wait.timeout), work).await?;
         *turn = wrote;
         Ok(applied)
     }
@@ -235,7 +235,8 @@ impl SessionStore for RedisStore {
                 async move { scripts.revoke(&mut connection, principal, except, tombstone, wait).await }
             };
             let left = until.saturating_duration_since(Instant::now());
-            let (some, more) = self.link.admitted("revocation", left, wait.is_some(), work).await?;
+            let (some, more) =
+                self.link.admitted("revocation", left, wait.map(|wait| wait.timeout), work).await?;
             ended += some;
             if !more {
                 return Ok(ended);
