@@ -74,7 +74,7 @@ pub use modify::Modified;
 pub use nodes::Nodes;
 pub use outcome::{Diagnosis, Outcome};
 pub use pending::{Clause, PendingReason};
-pub use reach::{TaskEndpoint, endpoints};
+pub use reach::{TaskEndpoint, endpoints, reachable_ports};
 pub use reason::Reason;
 pub use rollout::Rollout;
 pub use services::Services;

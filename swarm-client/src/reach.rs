@@ -1,7 +1,7 @@
 //! Where tasks can be reached: a pure function of tasks and nodes.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{Node, NodeId, Task, TaskId};
 
@@ -36,24 +36,48 @@ pub fn endpoints(tasks: &[Task], nodes: &[Node]) -> Vec<TaskEndpoint> {
         .filter(|(_, node)| !node.is_down())
         .filter_map(|(task, node)| Some((task, node, node.addr()?)))
         .flat_map(|(task, node, ip)| {
-            task.host_ports().filter(|port| port.is_tcp()).filter_map(move |port| {
-                Some(TaskEndpoint {
-                    task_id: task.id.clone(),
-                    slot: task.slot,
-                    node_id: node.id.clone(),
-                    node_name: node.hostname().to_owned(),
-                    addr: SocketAddr::new(ip, port.published_port?),
-                    target_port: port.target_port?,
-                })
+            reachable_ports(task, ip).into_iter().map(move |(target_port, published)| TaskEndpoint {
+                task_id: task.id.clone(),
+                slot: task.slot,
+                node_id: node.id.clone(),
+                node_name: node.hostname().to_owned(),
+                addr: SocketAddr::new(ip, published),
+                target_port,
             })
         })
         .collect();
     found.sort_by(|a, b| {
         (a.slot, &a.task_id, a.target_port, a.addr).cmp(&(b.slot, &b.task_id, b.target_port, b.addr))
     });
-    // An engine with IPv6 lists each port twice, once for each family.
-    found.dedup();
     found
+}
+
+/// The TCP ports of a task, target and published, at which an address of this family reaches it.
+///
+/// An engine with IPv6 lists each port once for each family, IPv4 first, without saying which is which (moby 20.10,
+/// `daemon/cluster/executor/container`). A fixed port has the same number in both; an ephemeral one may not, and the
+/// number of the other family can be another container's. So of numbers that are listed once each, only the one at the
+/// family's end of the list is sure.
+#[must_use]
+pub fn reachable_ports(task: &Task, ip: IpAddr) -> Vec<(u16, u16)> {
+    let mut listed: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
+    for port in task.host_ports().filter(|port| port.is_tcp()) {
+        if let (Some(target), Some(published)) = (port.target_port, port.published_port) {
+            listed.entry(target).or_default().push(published);
+        }
+    }
+    let of_target = |(target, published): (u16, Vec<u16>)| {
+        let twice = |port: &u16| published.iter().filter(|other| *other == port).count() > 1;
+        let mut sure: Vec<u16> = published.iter().copied().filter(twice).collect();
+        sure.sort_unstable();
+        sure.dedup();
+        if sure.is_empty() {
+            let end = if ip.is_ipv4() { published.first() } else { published.last() };
+            sure.extend(end);
+        }
+        sure.into_iter().map(move |port| (target, port)).collect::<Vec<_>>()
+    };
+    listed.into_iter().flat_map(of_target).collect()
 }
 
 #[cfg(test)]
@@ -106,6 +130,29 @@ mod tests {
             seen,
             [("host-n1", "198.18.0.11:30001".into(), 80), ("host-n3", "[fd00::3]:30009".into(), 80)]
         );
+    }
+
+    #[test]
+    fn of_two_families_with_ports_of_their_own_the_nodes_is_offered() {
+        let listing = |ports: &[u16]| -> Task {
+            let ports: Vec<Value> = ports
+                .iter()
+                .map(|port| json!({"Protocol": "tcp", "TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}))
+                .collect();
+            serde_json::from_value(json!({
+                "ID": "t", "ServiceID": "s", "NodeID": "n", "DesiredState": "running",
+                "Status": {"State": "running", "PortStatus": {"Ports": ports}}
+            }))
+            .unwrap()
+        };
+        let (v4, v6) = ("198.18.0.11".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        // Seen on a real engine: 32770 answered on IPv6 alone.
+        assert_eq!(reachable_ports(&listing(&[32769, 32770]), v4), [(80, 32769)]);
+        assert_eq!(reachable_ports(&listing(&[32769, 32770]), v6), [(80, 32770)]);
+        assert_eq!(reachable_ports(&listing(&[32769, 32769]), v4), [(80, 32769)]);
+        assert_eq!(reachable_ports(&listing(&[8080, 8080, 8081, 8081]), v4), [(80, 8080), (80, 8081)]);
+        assert_eq!(reachable_ports(&listing(&[32769]), v6), [(80, 32769)]);
+        assert!(reachable_ports(&listing(&[]), v4).is_empty());
     }
 
     #[test]
