@@ -71,6 +71,14 @@ impl<'a> Story<'a> {
         self.progress.heading("A user logs in and views the page");
         self.hero.log_in().await?;
         self.progress.line(format!("{} is logged in through {}", "ada", self.platform.site()));
+        self.verdict.requests += 1;
+        let page = self.hero.page().await;
+        let page = page.map_err(|miss| anyhow!("the page could not be viewed: {miss:?}"))?;
+        self.hero_views += 1;
+        for shown in ["ada", "id=views", "id=instance", "id=host"] {
+            ensure!(page.contains(shown), "the page does not show {shown:?}");
+        }
+        self.progress.line("the page shows the user, the count, and which instance and host answered");
         let seen = self.views(2).await?;
         self.progress.line(format!("successive views came from {}", join(&seen)));
         Ok(())
@@ -84,7 +92,7 @@ impl<'a> Story<'a> {
                 ensure!(!self.hero_lost, "ada was logged out");
                 continue;
             };
-            if self.hero_views <= 4 {
+            if self.hero_views <= 5 {
                 let line = format!(
                     "view {} of {}: answered by {} on {}",
                     view.views, "ada", view.instance, view.host

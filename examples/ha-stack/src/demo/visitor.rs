@@ -74,6 +74,17 @@ impl Visitor {
         self.fetch("views").await
     }
 
+    /// The page itself, as a browser gets it; that counts as a view too.
+    pub async fn page(&self) -> Result<String, Miss> {
+        let failed = |e: reqwest::Error| Miss::Failed(load::failure_kind(&e));
+        let answer = self.http.get(format!("{}/", self.site)).send().await.map_err(failed)?;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            return Err(Miss::Failed(format!("status {status}")));
+        }
+        answer.text().await.map_err(failed)
+    }
+
     /// What the site knows of the user, without counting a view.
     pub async fn look(&self) -> Result<View, Miss> {
         self.fetch("whoami").await

@@ -133,7 +133,8 @@ fn wanted(services: &[Service], tasks: &[Task], address: IpAddr) -> BTreeMap<Str
             continue;
         };
         let Some(check) = service.label(labels::CHECK) else { continue };
-        let Some(port) = task.host_ports().find_map(|port| port.published_port) else { continue };
+        let ports = swarm_client::reachable_ports(task, address);
+        let Some((_, port)) = ports.first().copied() else { continue };
         let id = instance(service.name(), task);
         let serving = Serving {
             id: id.clone(),
