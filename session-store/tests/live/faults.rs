@@ -1,7 +1,7 @@
 //! Failovers: a real master, two replicas, three Sentinels.
 
 use crate::{add, create, find, servers::*};
-use session_store::{Loaded, SessionStore, StoreKey, lifetime::unix_now};
+use session_store::{Loaded, RedisStore, SessionStore, StoreError, StoreKey, lifetime::unix_now};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -46,9 +46,22 @@ async fn a_hung_master_is_left() {
     let elected = election(watched, old).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     host.iter().for_each(|server| server.signal("-CONT"));
-    for key in &last {
-        idle.delete(key).await.unwrap();
+    // Who comes back to the old master leaves it; who knows no other gets no confirmation from it.
+    let [lost, kept] = [last[0], last[1]];
+    let leave = async |keys: &[StoreKey]| {
+        for key in keys {
+            idle.delete(key).await.unwrap();
+        }
+    };
+    let (taken, refused, ()) =
+        tokio::join!(log_out_at(old, 0, &lost), log_out_at(old, 1, &kept), leave(&last[2..]));
+    let error = refused.expect_err("a master without replicas confirmed a log-out");
+    assert!(error.is_retryable(), "{error}");
+    if taken.is_ok() {
+        // What it takes for itself alone comes to nothing: this is what waiting for a replica is for.
+        assert_eq!(find(&*store, &lost).await, "live");
     }
+    leave(&[lost, kept]).await;
     joined.await.unwrap();
     load.finish(&store, elected).await;
     for key in &last {
@@ -58,6 +71,13 @@ async fn a_hung_master_is_left() {
             "the old master took a log-out that nobody else knows of"
         );
     }
+}
+
+/// A log-out by somebody who knows this server only.
+async fn log_out_at(port: u16, replicas: u8, key: &StoreKey) -> Result<(), StoreError> {
+    let url = format!("redis://127.0.0.1:{port}?replicas={replicas}");
+    let store = RedisStore::open(&url)?.deadline(Duration::from_millis(1_500));
+    store.delete(key).await.map(drop)
 }
 
 /// Tasks that add to their sessions, and tasks that log sessions out, until told to finish.
