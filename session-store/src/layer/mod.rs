@@ -3,6 +3,38 @@
 //! Nothing is sent to the store for a request that never asks its session. One that does costs one read, and one write if it changed
 //! something; the write is done before the response head leaves, so what a user saw is what is stored. A response of 500 and above saves nothing.
 //! When the store fails, the response is 503 with `Retry-After`: a session is never made up after a failed load.
+#![cfg_attr(
+    feature = "axum",
+    doc = r#"
+With axum a handler takes its [`Session`] as an argument:
+
+```
+use axum::{Router, extract::Path, routing::post};
+use session_store::{Session, SessionError, SessionLayer, TypedKey};
+
+const CART: TypedKey<Vec<u32>> = TypedKey::new("cart");
+
+async fn add(session: Session, Path(article): Path<u32>) -> Result<String, SessionError> {
+    let count = session.update(|values| {
+        let mut cart = values.get(CART)?.unwrap_or_default();
+        cart.push(article);
+        values.set(CART, &cart)?; // if another request changed the cart meanwhile, this closure runs again
+        Ok(cart.len())
+    });
+    Ok(format!("{} articles", count.await?))
+}
+
+# #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), session_store::StoreError> {
+let layer = SessionLayer::new(session_store::connect("memory:").await?);
+let app: Router = Router::new().route("/cart/{article}", post(add)).layer(layer);
+# use tower::ServiceExt;
+# let request = http::Request::post("/cart/7").body(axum::body::Body::empty()).unwrap();
+# let answer = app.oneshot(request).await.unwrap();
+# assert!(answer.status() == 200 && answer.headers().contains_key("set-cookie"));
+# Ok(()) }
+```
+"#
+)]
 
 #[cfg(feature = "axum")]
 mod axum;

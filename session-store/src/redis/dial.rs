@@ -1,6 +1,6 @@
 //! Finding the master, connecting to it, and asking it for its role. Each step has its own short deadline.
 
-use super::link::Failure;
+use super::failure::Failure;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
     aio::MultiplexedConnection, io::tcp::TcpSettings,

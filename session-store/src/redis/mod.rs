@@ -9,6 +9,7 @@
 //! revocations therefore wait for a replica ([`Durability`]), on connections of their own, because `WAIT` holds up all that follows it.
 
 mod dial;
+mod failure;
 mod link;
 mod script;
 mod turns;
@@ -27,7 +28,8 @@ use crate::{
     store::{Durability, SessionStore},
 };
 use async_trait::async_trait;
-use link::{CallError, Link};
+use failure::CallError;
+use link::Link;
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use script::{Row, Scripts, Wait, Wrote, rows};
 use std::{

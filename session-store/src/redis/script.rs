@@ -1,6 +1,6 @@
 //! The scripts, and how they are sent: alone on the shared connection, or with a `WAIT` behind them on one of their own.
 
-use super::link::{CallError, Failure};
+use super::failure::{CallError, Failure};
 use crate::{
     error::StoreError,
     id::StoreKey,

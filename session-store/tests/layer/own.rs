@@ -1,6 +1,6 @@
 //! A user's own sessions.
 
-use crate::{Client, login, ok};
+use crate::support::{Client, login, ok};
 use session_store::{Session, SessionStore, StoreKey};
 
 /// A user sees all of their sessions, ends one, the others, or all; nobody else's.

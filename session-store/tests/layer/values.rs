@@ -1,6 +1,6 @@
 //! Typed keys, updates that run again, and values of older versions.
 
-use crate::{Client, login, ok};
+use crate::support::{Client, login, ok};
 use http::StatusCode;
 use session_store::{Durability, Gone, Patch, Session, SessionError, SessionStore, TypedKey, layer::Update};
 use std::sync::atomic::Ordering::SeqCst;
