@@ -343,14 +343,9 @@ impl Session {
     }
 
     /// The changes so far, and the id of the commit that takes them.
-    pub(super) fn take(&self) -> (Patch, CommitId) {
+    fn take(&self) -> (Patch, CommitId) {
         let mut pending = self.pending();
-        let number = pending.commits;
-        pending.commits = number.wrapping_add(1);
-        let id = match &pending.request {
-            Some(request) => CommitId::of(format!("{number} {request}")),
-            None => CommitId::random(),
-        };
+        let id = pending.next_id();
         (std::mem::take(&mut pending.patch), id)
     }
 
@@ -360,6 +355,16 @@ impl Session {
 }
 
 impl Pending {
+    /// The id of this request's next commit: the same one when the request is sent again.
+    pub(super) fn next_id(&mut self) -> CommitId {
+        let number = self.commits;
+        self.commits = number.wrapping_add(1);
+        match &self.request {
+            Some(request) => CommitId::of(format!("{number} {request}")),
+            None => CommitId::random(),
+        }
+    }
+
     /// Only a value that was read and then changed can be lost to another request: that is a conflict, everything else merges.
     fn changes_what_it_read(&self) -> bool {
         self.patch

@@ -88,7 +88,7 @@ impl Session {
             if patch.is_empty() {
                 return Ok(done);
             }
-            let id = *id.get_or_insert_with(|| self.take().1);
+            let id = *id.get_or_insert_with(|| self.pending().next_id());
             let gone = match &slot.state {
                 SlotState::Live(key, _) => {
                     let key = *key;

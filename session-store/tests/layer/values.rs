@@ -109,6 +109,19 @@ async fn an_update_creates_writes_nothing_or_says_why_not() {
     assert_eq!(client.send(first).await.body(), "4", "an update sees what the request changed before");
     assert_eq!(client.store.counts(), (0, 2));
 
+    let beside = async |session: Session| {
+        let other = session.clone();
+        let update = session.update(|values| {
+            other.add(VIEWS, 1); // what a clone changes meanwhile is committed later, not lost
+            values.set(STOCK, &1)
+        });
+        update.await.unwrap();
+        ok("")
+    };
+    client.send(beside).await;
+    let read = async |session: Session| ok(session.get(VIEWS).await.unwrap().unwrap_or_default());
+    assert_eq!(client.send(read).await.body(), "1");
+
     client.send(login).await;
     let store = client.store.clone();
     let late = move |session: Session| {

@@ -5,15 +5,17 @@
 //! authentication: who can write the store can write a session. The stamp is random for each write, so that a compare-and-set on the
 //! first [`HEAD`] bytes cannot mistake one history of a key for another after a failover threw writes away.
 
+mod wire;
+
 use crate::{
     error::StoreError,
-    id::{CommitId, StoreKey},
+    id::CommitId,
     lifetime::Lifetime,
-    op::Gone,
-    record::{AppliedId, Entry, Head, Record, State, Value},
+    record::{AppliedId, Entry, Head, Record, Value},
 };
 use sha2::{Digest, Sha256};
 use std::time::Duration;
+use wire::{Reader, Writer, broken};
 
 /// The largest record in bytes. Sessions are read on every request: 64 KiB is generous.
 pub const MAX_RECORD: usize = 64 * 1024;
@@ -148,123 +150,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     if input.0.is_empty() { Ok(record) } else { Err(broken("it goes on after its end")) }
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn u32(&mut self, number: u32) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    /// Lengths are within the limits checked by `encode`; what is not makes the record too large before it is returned.
-    fn length(&mut self, length: usize) {
-        self.u32(u32::try_from(length).unwrap_or(u32::MAX));
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.length(bytes.len());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn state(&mut self, state: State) {
-        match state {
-            State::Live => self.0.push(0),
-            State::Moved { to, until } => {
-                self.0.push(1);
-                self.0.extend_from_slice(to.as_bytes());
-                self.u64(until);
-            }
-            State::Ended { reason, to, same_user, until } => {
-                self.0.push(2);
-                self.0.push(match reason {
-                    Gone::Absent => 0,
-                    Gone::Expired => 1,
-                    Gone::Deleted => 2,
-                    Gone::Rotated => 3,
-                });
-                self.0.push(u8::from(same_user));
-                self.0.push(u8::from(to.is_some()));
-                if let Some(to) = to {
-                    self.0.extend_from_slice(to.as_bytes());
-                }
-                self.u64(until);
-            }
-        }
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| broken("it is cut off"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
-        self.take(N)?.try_into().map_err(|_| broken("it is cut off"))
-    }
-
-    fn u8(&mut self) -> Result<u8, StoreError> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Result<u64, StoreError> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, StoreError> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn flag(&mut self) -> Result<bool, StoreError> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(broken("a flag is neither 0 nor 1")),
-        }
-    }
-
-    fn length(&mut self, most: usize) -> Result<usize, StoreError> {
-        let length = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
-        if length > most { Err(broken("a length is past its limit")) } else { Ok(length) }
-    }
-
-    fn bytes(&mut self, most: usize) -> Result<&'a [u8], StoreError> {
-        let length = self.length(most)?;
-        self.take(length)
-    }
-
-    fn text(&mut self, most: usize) -> Result<String, StoreError> {
-        let bytes = self.bytes(most)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| broken("a text is not UTF-8"))
-    }
-
-    fn state(&mut self) -> Result<State, StoreError> {
-        match self.u8()? {
-            0 => Ok(State::Live),
-            1 => Ok(State::Moved { to: StoreKey::from_bytes(self.array()?), until: self.u64()? }),
-            2 => {
-                let reason = match self.u8()? {
-                    0 => Gone::Absent,
-                    1 => Gone::Expired,
-                    2 => Gone::Deleted,
-                    3 => Gone::Rotated,
-                    _ => return Err(broken("its end has an unknown reason")),
-                };
-                let same_user = self.flag()?;
-                let to = if self.flag()? { Some(StoreKey::from_bytes(self.array()?)) } else { None };
-                Ok(State::Ended { reason, to, same_user, until: self.u64()? })
-            }
-            _ => Err(broken("its state is unknown")),
-        }
-    }
-}
-
 fn checksum(bytes: &[u8]) -> [u8; 8] {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
     let mut sum = [0; 8];
@@ -274,10 +159,6 @@ fn checksum(bytes: &[u8]) -> [u8; 8] {
 
 fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
     if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
-}
-
-const fn broken(reason: &'static str) -> StoreError {
-    StoreError::Decode { reason }
 }
 
 const MAGIC: &[u8] = b"SES";
