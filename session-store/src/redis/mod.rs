@@ -4,9 +4,10 @@
 //! read, so nothing is lost between several hosts; it starts again with the newer bytes when they changed. The same script keeps a sorted
 //! set of each user's sessions (the member is the session's key, the score its deadline), named by the hash of the user.
 //!
-//! Keys: `session:{KEY}` and `session-user:{HASH}`. Redis needs `maxmemory-policy noeviction`, or sessions vanish. Without
-//! `min-replicas-to-write` a master that is cut off goes on acknowledging writes that the failover throws away: log-outs, rotations and
-//! revocations therefore wait for a replica ([`Durability`]), on connections of their own, because `WAIT` holds up all that follows it.
+//! Keys: `session:{KEY}`, `session-user:{HASH}`, and `session-mark`, which is written where a `WAIT` has nothing else to wait for. The script that ends
+//! all sessions of a user finds their keys itself, one reason why Redis Cluster is not offered. Redis needs `maxmemory-policy noeviction`, or
+//! sessions vanish. Without `min-replicas-to-write` a master that is cut off goes on acknowledging writes that the failover throws away: log-outs,
+//! rotations and revocations therefore wait for a replica ([`Durability`]), on connections of their own, because `WAIT` holds up all that follows it.
 
 mod dial;
 mod failure;

@@ -42,6 +42,17 @@ async fn a_log_out_that_no_replica_has_is_an_error() {
         info(master.port, "replication").await.is_some_and(|text| text.contains("state=online"))
     })
     .await;
+    let fresh = create(&store).await;
+    let (seen, before) = (store.load(&fresh).await.unwrap().unwrap(), calls(master.port).await);
+    let to = SessionId::random().key();
+    let applied = store.apply_from(&fresh, &seen, login(to), Durability::replicas(1)).await.unwrap();
+    assert!(applied.outcome.is_done());
+    assert_eq!(
+        calls(master.port).await,
+        [before[0], before[1] + 1],
+        "a durable rotation is one script, with its WAIT behind it"
+    );
+    assert!(has(replica.port, &to).await, "an acknowledged log-in is not on the replica");
     let outcome = store.delete(&gone).await.unwrap();
     assert!(!outcome.is_done(), "a repeated log-out ends nothing: {outcome:?}");
     assert!(has(replica.port, &gone).await, "an acknowledged log-out is not on the replica");
