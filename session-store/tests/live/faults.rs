@@ -23,6 +23,24 @@ async fn a_killed_master_is_replaced() {
     load.finish(&store, elected).await;
 }
 
+/// At night nobody calls, and only probes, which have little time, find a master that hangs: they must get away from it too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn probes_alone_leave_a_hung_master() {
+    let cluster = Cluster::start().await;
+    let store = session_store::connect(&cluster.url()).await.unwrap();
+    store.health().await.unwrap();
+    let (watched, old) = (cluster.watch(1).await, cluster.servers[0].port);
+    let host = [&cluster.servers[0], &cluster.sentinels[0]];
+    host.iter().for_each(|server| server.signal("-STOP"));
+    election(watched, old).await;
+    let start = Instant::now();
+    while let Err(error) = store.health().await {
+        assert!(start.elapsed() < Duration::from_secs(10), "{error}");
+    }
+    host.iter().for_each(|server| server.signal("-CONT"));
+}
+
 /// A host hangs, master and Sentinel on it, until another master is elected; it comes back with old ideas. The kernel still accepts connections for
 /// it, so every answer has to be waited for in vain.
 #[tokio::test(flavor = "multi_thread")]
