@@ -72,7 +72,11 @@ async fn settle<R: Default>(
         match session.commit().await {
             Ok(Commit::Unchanged) => session.touch_if_due().await,
             Ok(Commit::Conflict { .. }) => response = answer(StatusCode::CONFLICT),
-            Ok(Commit::Gone(gone)) => tracing::debug!(?gone, "session ended before its last change"),
+            Ok(Commit::Gone(gone)) => {
+                // What the handler's page says was done was not stored.
+                tracing::debug!(?gone, "session ended before its last change");
+                response = answer(StatusCode::UNAUTHORIZED);
+            }
             Ok(Commit::Saved { .. } | Commit::Merged { .. }) => {}
             Err(SessionError::Store(_)) => {} // told below
             Err(error) => {

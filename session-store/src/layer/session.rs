@@ -168,10 +168,10 @@ impl Session {
         drop(self.take());
         let key = match (&slot.state, &self.inner.cookie) {
             (SlotState::Live(key, _), _) => Some(*key),
-            // Ended before, but perhaps on the primary only: a log-out whose durability failed is repeated by trying again. One under an id that
-            // was replaced ends the same user's session under the new one.
-            (SlotState::Revoked | SlotState::Rotated, Some(id)) => Some(id.key()),
-            _ => None,
+            // Ended, or not there, as far as this host can tell: its clock may be ahead of another one's, its log-out before may have reached
+            // the primary alone, and an id that was replaced stands for the same user's session under the new one.
+            (_, Some(id)) => Some(id.key()),
+            (_, None) => None,
         };
         if let Some(key) = key {
             self.pending().writing = true;

@@ -139,6 +139,43 @@ async fn a_late_save_loses_against_a_log_out() {
     assert_eq!(client.user().await, "");
 }
 
+/// The handler leaves the saving to the layer, and its page must not say that something was saved which was not.
+#[tokio::test]
+async fn a_page_whose_change_came_too_late_does_not_leave() {
+    let mut client = Client::new();
+    client.send(login).await;
+    let store = client.store.clone();
+    let slow = move |session: Session| {
+        let store = store.clone();
+        async move {
+            session.principal().await.unwrap();
+            for key in store.sessions_of("ada").await.unwrap() {
+                store.memory.delete(&key).await.unwrap();
+            }
+            session.set("cart", &vec![1]).unwrap();
+            ok("added")
+        }
+    };
+    let response = client.send(slow).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::UNAUTHORIZED, ""));
+}
+
+/// This host may be wrong about it: its clock may be ahead of the host's where the session is live.
+#[tokio::test]
+async fn a_log_out_asks_the_store_although_the_session_seems_to_be_gone() {
+    let mut client = Client::new();
+    client.lifetime.idle = Duration::from_millis(1);
+    client.send(login).await;
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    client.store.counts();
+    let log_out = async |session: Session| {
+        session.logout().await.unwrap();
+        ok("")
+    };
+    client.send(log_out).await;
+    assert_eq!(client.store.counts(), (1, 1), "the session was not ended where it is kept");
+}
+
 #[tokio::test]
 async fn a_request_sent_twice_takes_effect_once() {
     let mut client = Client::new();
