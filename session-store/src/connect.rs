@@ -44,10 +44,10 @@ impl StoreOptions {
         Self::default()
     }
 
-    /// How long a call may wait, through a failover too. 8 s by default.
+    /// How long a call may wait, through a failover too; at most a day. 8 s by default.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.deadline = Some(deadline.min(LONGEST_DEADLINE));
         self
     }
 
@@ -102,6 +102,9 @@ pub(crate) fn without_password(url: &str) -> String {
     let shown = shown.split('?').next().unwrap_or_default().to_owned();
     if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") }
 }
+
+/// A deadline that is "none" must not run over the clock's end.
+pub(crate) const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {

@@ -197,3 +197,18 @@ mod sqlite {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
+
+/// "No deadline" is a long one.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_longest_deadline_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = session_store::SqliteStore::open(folder.path().join("sessions.db"))
+        .await
+        .unwrap()
+        .deadline(Duration::MAX);
+    store.health().await.unwrap();
+    let options = session_store::StoreOptions::new().deadline(Duration::MAX);
+    let url = format!("sqlite:{}", folder.path().join("others.db").display());
+    options.connect(&url).await.unwrap().health().await.unwrap();
+}

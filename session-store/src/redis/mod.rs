@@ -18,7 +18,7 @@ mod url;
 
 use crate::{
     codec,
-    connect::{StoreOptions, without_password},
+    connect::{LONGEST_DEADLINE, StoreOptions, without_password},
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
@@ -70,10 +70,10 @@ impl RedisStore {
         })
     }
 
-    /// How long a call may wait, through a failover too. 8 s by default.
+    /// How long a call may wait, through a failover too; at most a day. 8 s by default.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(LONGEST_DEADLINE);
         self
     }
 

@@ -9,7 +9,7 @@
 mod file;
 
 use crate::{
-    connect::{StoreOptions, config},
+    connect::{LONGEST_DEADLINE, StoreOptions, config},
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
@@ -107,10 +107,10 @@ impl SqliteStore {
         }
     }
 
-    /// How long a call may wait, for the file to be free too. 8 s by default.
+    /// How long a call may wait, for the file to be free too; at most a day. 8 s by default.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(LONGEST_DEADLINE);
         self
     }
 
