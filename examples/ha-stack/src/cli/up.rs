@@ -68,7 +68,8 @@ async fn show(platform: &dyn Platform, progress: &Progress) {
                 let mut out = std::io::stdout().lock();
                 // Home, the table, and clear what is below it; the end of output is no reason to end the stack.
                 let table = super::status::table(&status).replace('\n', "\x1b[K\n");
-                let _ = write!(out, "\x1b[H\x1b[2J{table}\n  {}   Ctrl-C ends the stack\n", platform.site());
+                let _ =
+                    write!(out, "\x1b[H{table}\x1b[K\n  {}   Ctrl-C ends the stack\n\x1b[J", platform.site());
                 let _ = out.flush();
             }
             Ok(status) => {
