@@ -198,17 +198,19 @@ mod sqlite {
     }
 }
 
-/// "No deadline" is a long one.
-#[cfg(feature = "sqlite")]
+/// "No deadline" is a long one, and no sum of times runs over the clock's end.
+#[cfg(all(feature = "sqlite", feature = "redis"))]
 #[tokio::test]
 async fn the_longest_deadline_is_one() {
+    let key = SessionId::random().key();
     let folder = tempfile::tempdir().unwrap();
-    let store = session_store::SqliteStore::open(folder.path().join("sessions.db"))
-        .await
-        .unwrap()
-        .deadline(Duration::MAX);
-    store.health().await.unwrap();
+    let store = session_store::SqliteStore::open(folder.path().join("sessions.db")).await.unwrap();
+    assert!(store.deadline(Duration::MAX).load(&key).await.unwrap().is_none());
     let options = session_store::StoreOptions::new().deadline(Duration::MAX);
     let url = format!("sqlite:{}", folder.path().join("others.db").display());
-    options.connect(&url).await.unwrap().health().await.unwrap();
+    assert!(options.connect(&url).await.unwrap().load(&key).await.unwrap().is_none());
+    // Nobody listens there: the call waits for its deadline, of which this is the beginning.
+    let nobody = session_store::RedisStore::open("127.0.0.1:1").unwrap().deadline(Duration::MAX);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), nobody.load(&key)).await;
+    assert!(waiting.is_err(), "{waiting:?}");
 }
