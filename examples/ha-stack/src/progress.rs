@@ -12,18 +12,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[derive(Clone, Debug)]
 pub struct Progress {
     started: Instant,
-    quiet: bool,
 }
 
 impl Progress {
     /// A progress report that counts its seconds from now.
     pub fn new() -> Self {
-        Self { started: Instant::now(), quiet: false }
-    }
-
-    /// A report that prints nothing; for tests.
-    pub fn quiet() -> Self {
-        Self { started: Instant::now(), quiet: true }
+        Self { started: Instant::now() }
     }
 
     /// The headline of a part of the work.
@@ -37,16 +31,14 @@ impl Progress {
     }
 
     fn write(&self, line: std::fmt::Arguments<'_>) {
-        if !self.quiet {
-            // Nobody to read the progress is no reason to stop the work.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
-        }
+        // Nobody to read the progress is no reason to stop the work.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
 
     /// Says that something has begun which takes a while; the returned step says when it is done.
     pub fn step(&self, text: impl Into<String>) -> Step {
         let text = text.into();
-        let bar = if self.quiet || !std::io::stderr().is_terminal() {
+        let bar = if !std::io::stderr().is_terminal() {
             self.line(format!("{text} ..."));
             None
         } else {
