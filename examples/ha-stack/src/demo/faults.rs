@@ -22,6 +22,7 @@ pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
     // The users go on while the host comes back: that must cost them nothing either.
     let back = plug.put_back(story, &victim).await;
     let ledger = crowd.disperse().await?;
+    story.add(&ledger);
     seen?;
     story.progress.line(format!(
         "{} requests, {} failed, longest wait of a user {:.1} s",
@@ -29,7 +30,6 @@ pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
         ledger.failures(),
         ledger.answers.iter().map(|a| a.took.as_secs_f64()).fold(0.0, f64::max),
     ));
-    story.add(&ledger);
     back
 }
 

@@ -23,13 +23,14 @@ pub async fn by_hand(story: &mut Story<'_>) -> Result<()> {
     // The replicas that leave serve on for a while: requests go on until they have ended.
     tokio::time::sleep(story.spec.drain).await;
     let ledger = crowd.disperse().await?;
+    // What the users lived through counts, whatever came of the step.
+    story.add(&ledger);
     back?;
     story.progress.line(format!(
         "back to 2: {} requests meanwhile, {} failed",
         ledger.requests,
         ledger.failures()
     ));
-    story.add(&ledger);
     Ok(())
 }
 
@@ -81,11 +82,7 @@ pub async fn by_load(story: &mut Story<'_>) -> Result<()> {
         story.verdict.broken.push(line);
     }
     story.verdict.max_replicas = u32::try_from(most).unwrap_or(u32::MAX);
-    story.verdict.requests += report.requests;
-    story.verdict.failed_requests += report.failures();
-    for (kind, count) in &report.failed {
-        *story.verdict.failed_by_kind.entry(kind.clone()).or_default() += count;
-    }
+    story.count(report.requests, &report.failed);
     story.progress.line(format!(
         "{} requests, {} failed; {most} replicas at most; median {:.0} ms, p99 {:.0} ms",
         report.requests,

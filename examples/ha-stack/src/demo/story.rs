@@ -1,6 +1,6 @@
 //! The story in its order, and the helpers that its chapters share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -175,12 +175,17 @@ impl<'a> Story<'a> {
 
     /// Adds what a crowd lived through to the verdict.
     pub(super) fn add(&mut self, ledger: &Ledger) {
-        self.verdict.requests += ledger.requests;
-        self.verdict.failed_requests += ledger.failures();
+        self.count(ledger.requests, &ledger.failed);
         self.verdict.lost_sessions += ledger.lost_sessions;
         self.verdict.lost_views += ledger.lost_views;
         self.verdict.doubled_views += ledger.doubled_views;
-        for (kind, count) in &ledger.failed {
+    }
+
+    /// Adds requests, and those of them that failed, by kind.
+    pub(super) fn count(&mut self, requests: u64, failed: &BTreeMap<String, u64>) {
+        self.verdict.requests += requests;
+        for (kind, count) in failed {
+            self.verdict.failed_requests += count;
             *self.verdict.failed_by_kind.entry(kind.clone()).or_default() += count;
         }
     }
