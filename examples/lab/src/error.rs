@@ -49,7 +49,7 @@ pub enum Error {
         /// The host.
         host: String,
         /// The state it is in.
-        state: &'static str,
+        state: String,
         /// What to do.
         hint: &'static str,
     },

@@ -6,9 +6,12 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::folder::Folder;
-use crate::plan::{CONSUL_PORT, DOCKER_PORT, Host, REDIS_MASTER, REDIS_PORT, SENTINEL_PORT};
+use crate::plan::{
+    CONSUL_PORT, DOCKER_PORT, GATEWAY_CHECK_PORT, Host, REDIS_MASTER, REDIS_PORT, SENTINEL_PORT, VIRTUAL_ADDR,
+};
 
-/// The script that is PID 1 of the host: it furnishes the namespace, keeps the four daemons running, reaps orphans.
+/// The script that is PID 1 of the host: it furnishes the namespace, keeps the daemons running, reaps orphans. A daemon
+/// whose name stands in the folder `hold` stays down until it is gone from there.
 pub(crate) fn init(host: &Host, others: &[&Host], folder: &Folder, consul: &Path, bootstrap: bool) -> String {
     let Host { name, addr, .. } = host;
     let (data, logs) = (folder.host(name), folder.logs(name));
@@ -34,12 +37,16 @@ echo {name} > /etc/hostname
 printf '127.0.0.1 localhost\n{addr} {name}\n{neighbours}' > /etc/hosts
 export TMPDIR=/run/tmp HOME=/root
 ulimit -n "$(ulimit -H -n)"
+rm -rf {data}/hold
+mkdir {data}/hold
 keep() {{
     log={logs}/$1.log
+    hold={data}/hold/$1
     shift
     (
         set +e
         while :; do
+            while [ -e "$hold" ]; do sleep 0.1; done
             "$@" < /dev/null >> "$log" 2>&1
             echo "lab: it ended with code $?; starting it again in 1 s" >> "$log"
             sleep 1
@@ -51,6 +58,7 @@ keep consul {consul} agent -server -ui -node {name} -data-dir {data}/consul -con
     -bind {addr} -client 0.0.0.0 -http-port {CONSUL_PORT} -serf-wan-port -1 -retry-interval 1s{join}{bootstrap}
 keep redis redis-server {data}/redis.conf
 keep sentinel redis-sentinel {data}/sentinel.conf
+keep keepalived keepalived -n -l -f {data}/keepalived.conf -p /run/keepalived.pid -r /run/keepalived.vrrp.pid
 while :; do
     wait
     sleep 1
@@ -111,6 +119,30 @@ pub(crate) fn sentinel_conf(host: &Host, folder: &Folder, master: Ipv4Addr, quor
          sentinel parallel-syncs {REDIS_MASTER} 1\n",
         folder.host(&host.name).join("sentinel").display(),
         host.addr
+    )
+}
+
+/// Who holds the address that users know: a host whose gateway is ready, the first one of those at first. It stays where
+/// it is until that gateway is no longer ready or nothing is heard of its host for 0.6 s (three advertisements and a bit).
+pub(crate) fn keepalived_conf(host: &Host, folder: &Folder) -> String {
+    let check = folder.host(&host.name).join("gateway-check.sh");
+    format!(
+        "global_defs {{\n  router_id {name}\n  vrrp_version 3\n  script_user root\n}}\n\
+         vrrp_script gateway {{\n  script \"{check}\"\n  interval 1\n  timeout 1\n  fall 1\n  rise 1\n  init_fail\n}}\n\
+         vrrp_instance site {{\n  state BACKUP\n  nopreempt\n  interface eth0\n  virtual_router_id 51\n  \
+         priority {priority}\n  advert_int 0.2\n  virtual_ipaddress {{\n    {VIRTUAL_ADDR}/24\n  }}\n  \
+         track_script {{\n    gateway\n  }}\n}}\n",
+        name = host.name,
+        check = check.display(),
+        priority = 110 - host.addr.octets()[3] % 10,
+    )
+}
+
+/// Ends well if the host's gateway says that it is ready. Without curl, which not every machine has.
+pub(crate) fn gateway_check() -> String {
+    format!(
+        "#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{GATEWAY_CHECK_PORT} || exit 1\n\
+         printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3\nread -r -t 1 _ code _ <&3\n[ \"$code\" = 200 ]\n"
     )
 }
 

@@ -226,7 +226,7 @@ impl Lab {
         until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await
     }
 
-    fn index(&self, name: &str) -> Result<usize> {
+    pub(crate) fn index(&self, name: &str) -> Result<usize> {
         self.hosts.iter().position(|host| host.name == name).ok_or_else(|| Error::Setting {
             setting: "HOST",
             value: name.to_owned(),
@@ -235,7 +235,7 @@ impl Lab {
     }
 }
 
-async fn change(verb: &'static str) -> Result<(Lock, State)> {
+pub(crate) async fn change(verb: &'static str) -> Result<(Lock, State)> {
     need_root(verb)?;
     if State::load()?.is_none() {
         return Err(Error::NotUp);
@@ -255,8 +255,8 @@ pub(crate) fn need_root(what: &'static str) -> Result<()> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { what }) }
 }
 
-fn refused(host: &str, state: &'static str, hint: &'static str) -> Error {
-    Error::HostState { host: host.to_owned(), state, hint }
+pub(crate) fn refused(host: &str, state: impl Into<String>, hint: &'static str) -> Error {
+    Error::HostState { host: host.to_owned(), state: state.into(), hint }
 }
 
 async fn until<F>(
@@ -299,6 +299,7 @@ mod tests {
         is_send(lab.power_on("h2"));
         is_send(lab.cut("h2"));
         is_send(lab.heal("h2"));
+        is_send(lab.daemon("h2", crate::Daemon::Redis, crate::Deed::Pause));
         is_send(lab.exec("h2", &["true"]));
         is_send(lab.clone().down());
         is_send(Lab::clear());

@@ -17,6 +17,7 @@
 //! | Module | What is in it |
 //! |---|---|
 //! | `lab`, `build`, `status` | the verbs; up and down; the questions |
+//! | `daemon` | faults of one daemon: killed, stopped, hung |
 //! | `plan`, `files`, `apt` | pure: names and addresses, configuration texts, apt sources |
 //! | `host`, `net`, `process` | power, wiring, processes known by number and start time |
 //! | `folder`, `state` | data on disk; the state file and the lock |
@@ -31,6 +32,7 @@ mod apt;
 mod build;
 mod command;
 mod consul;
+mod daemon;
 mod error;
 mod files;
 mod folder;
@@ -49,7 +51,8 @@ mod status;
 mod swarm;
 
 pub use build::Options;
+pub use daemon::{Daemon, Deed};
 pub use error::{Error, Result};
 pub use lab::Lab;
-pub use plan::{Host, MAX_HOSTS, REDIS_MASTER};
+pub use plan::{Host, MAX_HOSTS, REDIS_MASTER, VIRTUAL_ADDR};
 pub use status::{HostStatus, Leaders, Part, Status};

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lab::{Error, Lab, Options, Result, Status};
+use lab::{Daemon, Deed, Error, Lab, Options, Result, Status};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Three real Docker hosts, Consul and Redis on one Linux machine.
@@ -60,6 +60,18 @@ enum Verb {
     Heal {
         /// h1, h2, ...
         host: String,
+    },
+    /// Kill, stop, start, pause or resume one daemon of a host: engine, consul, redis, sentinel, keepalived
+    #[command(
+        after_help = "Example:\n  sudo lab daemon h2 redis pause && sudo lab daemon h2 redis resume\n\nA killed daemon is started again after 1 s; a stopped one when it is told to start."
+    )]
+    Daemon {
+        /// h1, h2, ...
+        host: String,
+        /// engine, consul, redis, sentinel or keepalived
+        daemon: Daemon,
+        /// kill, stop, start, pause or resume
+        deed: Deed,
     },
     /// Print what points the usual tools at the lab
     #[command(after_help = "Example:\n  eval \"$(lab env)\" && docker node ls")]
@@ -128,6 +140,7 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::PowerOn { host } => attach()?.power_on(&host).await?,
         Verb::Cut { host } => attach()?.cut(&host).await?,
         Verb::Heal { host } => attach()?.heal(&host).await?,
+        Verb::Daemon { host, daemon, deed } => attach()?.daemon(&host, daemon, deed).await?,
         Verb::Env => {
             for (key, value) in attach()?.env() {
                 println!("export {key}='{value}'");

@@ -98,7 +98,13 @@ async fn install(packages: &[&str]) -> Result<()> {
     })?;
     // Not at the next boot either: an engine in the root namespace turns FORWARD to DROP.
     if systemd {
-        for unit in ["docker.service", "docker.socket", "redis-server.service", "redis-sentinel.service"] {
+        for unit in [
+            "docker.service",
+            "docker.socket",
+            "redis-server.service",
+            "redis-sentinel.service",
+            "keepalived.service",
+        ] {
             if packages.iter().any(|p| unit.starts_with(p.trim_end_matches(".io"))) {
                 command::succeeds("systemctl", &["disable", unit]).await?;
             }
@@ -234,6 +240,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dockerd", "docker.io"),
     ("redis-server", "redis-server"),
     ("redis-sentinel", "redis-sentinel"),
+    ("keepalived", "keepalived"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("unshare", "util-linux"),

@@ -12,6 +12,12 @@ pub const MAX_HOSTS: usize = 9;
 /// The name under which the Sentinels know the Redis master.
 pub const REDIS_MASTER: &str = "main";
 
+/// The address that wanders: it is on the host whose gateway users reach.
+pub const VIRTUAL_ADDR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 100);
+
+/// Where a host's gateway answers `/healthz`, on the host's loopback: with 200 there, the host may hold [`VIRTUAL_ADDR`].
+pub(crate) const GATEWAY_CHECK_PORT: u16 = 8081;
+
 /// The bridge that joins the hosts.
 pub(crate) const BRIDGE: &str = "halab0";
 /// The root namespace's address on the bridge.
@@ -109,6 +115,7 @@ pub(crate) fn env(hosts: &[Host]) -> Vec<(String, String)> {
     let sentinels = list(&|h| h.sentinel_addr().to_string());
     vars.push(("REDIS_URL".to_owned(), format!("redis+sentinel://{sentinels}/{REDIS_MASTER}")));
     vars.push(("HA_STACK_ENGINES".to_owned(), list(&|h| format!("{}={}", h.name, h.docker_endpoint()))));
+    vars.push(("HA_STACK_FRONT".to_owned(), VIRTUAL_ADDR.to_string()));
     vars.push(("HA_STACK_LAB".to_owned(), "1".to_owned()));
     vars
 }
@@ -154,6 +161,7 @@ mod tests {
             get("HA_STACK_ENGINES"),
             "h1=tcp://198.18.0.11:2375,h2=tcp://198.18.0.12:2375,h3=tcp://198.18.0.13:2375"
         );
+        assert_eq!(get("HA_STACK_FRONT"), "198.18.0.100");
         assert_eq!(get("HA_STACK_LAB"), "1");
     }
 }

@@ -50,14 +50,27 @@ impl Process {
         fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }
 
+    /// The name by which it was started, without folders.
+    pub(crate) fn name(self) -> Option<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        // Redis writes its address behind its name, with a blank between.
+        let first = line.split(|byte| *byte == 0 || *byte == b' ').next()?;
+        Some(String::from_utf8_lossy(first).rsplit('/').next()?.to_owned())
+    }
+
     /// SIGKILL. A process that has gone already is as good as killed.
     pub(crate) fn kill(self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends a signal, unless the process has gone already.
+    pub(crate) fn signal(self, signal: Signal) {
         // Held by a descriptor first and looked at then, so that the number can't change hands in between.
         let held = Pid::from_raw(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         if let Some(held) = held
             && self.is_alive()
         {
-            let _ = pidfd_send_signal(held, Signal::KILL);
+            let _ = pidfd_send_signal(held, signal);
         }
     }
 }
