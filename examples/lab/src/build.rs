@@ -10,7 +10,7 @@ use crate::lab::{LOCK_WAIT, Lab, need_root, part};
 use crate::plan::{self, Host, MAX_HOSTS};
 use crate::progress::step;
 use crate::state::{HostState, Lock, Power, State};
-use crate::{net, packages, swarm};
+use crate::{disk, net, packages, swarm};
 
 /// How to build a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,13 @@ pub struct Options {
     pub hosts: usize,
     /// Whether to join the engines into a Swarm of managers, led by `h1`.
     pub swarm: bool,
+    /// The size of each host's disk in MiB; 0 for a plain folder, on a machine without loop devices.
+    pub disk: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts: 3, swarm: true }
+        Self { hosts: 3, swarm: true, disk: DISK }
     }
 }
 
@@ -40,6 +42,13 @@ impl Options {
     #[must_use]
     pub fn swarm(mut self, swarm: bool) -> Self {
         self.swarm = swarm;
+        self
+    }
+
+    /// Sets the size of each host's disk in MiB, 256 or more; 0 for none of its own.
+    #[must_use]
+    pub fn disk(mut self, mib: u32) -> Self {
+        self.disk = mib;
         self
     }
 }
@@ -64,6 +73,10 @@ impl Lab {
     pub async fn up_with(options: &Options) -> Result<Self> {
         need_root("lab up")?;
         let hosts = Host::all(options.hosts)?;
+        if (1..DISK_AT_LEAST).contains(&options.disk) {
+            let rule = format!("a disk has {DISK_AT_LEAST} MiB or more; 0 is a folder without a limit");
+            return Err(Error::Setting { setting: "--disk", value: options.disk.to_string(), rule });
+        }
         let folder = Folder::from_env()?;
         let lock = Lock::take(LOCK_WAIT).await?;
         // What can't be understood is no lab either, but its remains.
@@ -90,7 +103,7 @@ impl Lab {
                 hosts: vec![HostState::default(); hosts.len()],
             };
             state.save()?;
-            build(&hosts, &mut state).await
+            build(&hosts, &mut state, options.disk).await
         };
         if let Err(error) = built.await {
             // The first failure is the one to report; the next up removes what could not be removed now.
@@ -152,8 +165,17 @@ impl Lab {
     }
 }
 
-async fn build(hosts: &[Host], state: &mut State) -> Result<()> {
+async fn build(hosts: &[Host], state: &mut State, disk: u32) -> Result<()> {
     step("bridge laid", net::lay_bridge()).await?;
+    if disk > 0 {
+        let made = async {
+            for host in hosts {
+                disk::make(host, &state.folder, disk).await?;
+            }
+            Ok(())
+        };
+        step(format!("{} disks of {disk} MiB", hosts.len()), made).await?;
+    }
     let power = async {
         for (at, host) in hosts.iter().enumerate() {
             let power = host::start(host, hosts, &state.folder, &state.consul, Boot::First).await?;
@@ -185,6 +207,10 @@ async fn build(hosts: &[Host], state: &mut State) -> Result<()> {
     state.save()
 }
 
+/// Images, the engine's own files and logs take about 300 MiB of it.
+const DISK: u32 = 4096;
+const DISK_AT_LEAST: u32 = 256;
+
 /// Whether anything of a lab is on this machine.
 fn remains() -> bool {
     let linked = |name: &str| Path::new("/sys/class/net").join(name).exists();
@@ -198,6 +224,10 @@ async fn sweep() -> Result<()> {
     for (at, host) in Host::all(MAX_HOSTS)?.iter().enumerate() {
         let power = state.as_ref().and_then(|s| s.hosts.get(at)).and_then(|h| h.power);
         host::stop(host, power).await?;
+    }
+    let folder = state.as_ref().map_or_else(Folder::from_env, |s| Ok(s.folder.clone()))?;
+    for host in Host::all(MAX_HOSTS)? {
+        disk::remove(&host, &folder).await?;
     }
     net::remove_bridge().await?;
     if state.is_some_and(|s| s.made_netns_mount) {

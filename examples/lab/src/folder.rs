@@ -95,6 +95,16 @@ impl Folder {
         self.0.join("logs").join(name)
     }
 
+    /// The file that is the disk of one host.
+    pub(crate) fn disk(&self, name: &str) -> PathBuf {
+        self.0.join("hosts").join(format!("{name}.disk"))
+    }
+
+    /// Makes the folder on which a host's disk is mounted.
+    pub(crate) fn create_mount_point(&self, name: &str) -> Result<()> {
+        make(&self.host(name), 0o700)
+    }
+
     /// Makes a host's folders.
     pub(crate) fn create_host(&self, name: &str) -> Result<()> {
         for part in

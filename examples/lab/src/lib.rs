@@ -17,7 +17,7 @@
 //! | Module | What is in it |
 //! |---|---|
 //! | `lab`, `build`, `status` | the verbs; up and down; the questions |
-//! | `daemon` | faults of one daemon: killed, stopped, hung |
+//! | `daemon`, `disk` | faults of one daemon: killed, stopped, hung; a disk that is full |
 //! | `plan`, `files`, `apt` | pure: names and addresses, configuration texts, apt sources |
 //! | `host`, `net`, `process` | power, wiring, processes known by number and start time |
 //! | `folder`, `state` | data on disk; the state file and the lock |
@@ -33,6 +33,7 @@ mod build;
 mod command;
 mod consul;
 mod daemon;
+mod disk;
 mod error;
 mod files;
 mod folder;

@@ -29,6 +29,9 @@ enum Verb {
         /// Engines only: don't join them into a Swarm
         #[arg(long)]
         no_swarm: bool,
+        /// The size of each host's disk in MiB; 0 for a folder without a limit, on a machine without loop devices
+        #[arg(long, default_value_t = 4096)]
+        disk: u32,
     },
     /// Show how every part of every host is
     #[command(after_help = "Example:\n  lab status --json")]
@@ -72,6 +75,18 @@ enum Verb {
         daemon: Daemon,
         /// kill, stop, start, pause or resume
         deed: Deed,
+    },
+    /// Fill the disk of a host to the last byte
+    #[command(after_help = "Example:\n  sudo lab fill h3")]
+    Fill {
+        /// h1, h2, ...
+        host: String,
+    },
+    /// Take back what fill wrote
+    #[command(after_help = "Example:\n  sudo lab free h3")]
+    Free {
+        /// h1, h2, ...
+        host: String,
     },
     /// Print what points the usual tools at the lab
     #[command(after_help = "Example:\n  eval \"$(lab env)\" && docker node ls")]
@@ -126,7 +141,9 @@ async fn run(verb: Verb) -> Result<ExitCode> {
             // For tests that start an agent of their own.
             println!("export CONSUL_BIN='{}'", consul.display());
         }
-        Verb::Up { hosts, no_swarm } => return up(&Options::default().hosts(hosts).swarm(!no_swarm)).await,
+        Verb::Up { hosts, no_swarm, disk } => {
+            return up(&Options::default().hosts(hosts).swarm(!no_swarm).disk(disk)).await;
+        }
         Verb::Status { json } => {
             let status = attach()?.status().await?;
             if json {
@@ -141,6 +158,8 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Cut { host } => attach()?.cut(&host).await?,
         Verb::Heal { host } => attach()?.heal(&host).await?,
         Verb::Daemon { host, daemon, deed } => attach()?.daemon(&host, daemon, deed).await?,
+        Verb::Fill { host } => attach()?.fill_disk(&host).await?,
+        Verb::Free { host } => attach()?.free_disk(&host).await?,
         Verb::Env => {
             for (key, value) in attach()?.env() {
                 println!("export {key}='{value}'");

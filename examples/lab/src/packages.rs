@@ -247,6 +247,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("setsid", "util-linux"),
     ("mount", "mount"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("hostname", "hostname"),
 ];
 const HINT_CONSUL: &str = "get a consul program and set CONSUL_BIN to its path";

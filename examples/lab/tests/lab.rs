@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lab::{Host, Lab};
+use lab::{Daemon, Deed, Host, Lab, VIRTUAL_ADDR};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{DownAtLast, container, docker, eventually, image, left_overs, redis, run_container};
 
@@ -55,6 +55,9 @@ async fn a_lab_from_up_to_down() {
     let third = lab.host("h3").unwrap();
     containers_reach_and_are_reached(&lab, third);
     a_follower_dies_and_returns(&lab).await;
+    a_daemon_is_killed_stopped_and_hung(&lab, third).await;
+    a_disk_is_full(&lab, third).await;
+    the_virtual_address_follows_the_ready_gateways(&lab).await;
     a_cut_host_runs_on(&lab, third).await;
     the_old_redis_master_returns_as_a_replica(&lab).await;
     a_blackout_passes(&lab).await;
@@ -78,6 +81,87 @@ fn containers_reach_and_are_reached(lab: &Lab, host: &Host) {
         let code = run_container(host, &["redis-cli", "-h", &addr, "ping"]);
         assert_eq!(code, 0, "a container on {} reaches Redis on {}", host.name, other.name);
     }
+}
+
+/// `h3` leads nothing, so that nobody else is disturbed.
+async fn a_daemon_is_killed_stopped_and_hung(lab: &Lab, host: &Host) {
+    let addr = host.redis_addr();
+    let pid = || redis(addr, "INFO server").map(|info| info.split("process_id:").nth(1).map(str::to_owned));
+    let before = pid().unwrap();
+    lab.daemon("h3", Daemon::Redis, Deed::Kill).await.unwrap();
+    eventually("a killed daemon is started again", Duration::from_secs(10), || {
+        pid().is_ok_and(|now| now.is_some() && now != before)
+    });
+    lab.daemon("h3", Daemon::Redis, Deed::Stop).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(redis(addr, "PING").is_err(), "a stopped daemon stays down");
+    assert!(lab.daemon("h3", Daemon::Redis, Deed::Pause).await.unwrap_err().is_refusal());
+    lab.daemon("h3", Daemon::Redis, Deed::Start).await.unwrap();
+    eventually("a daemon that may start again", Duration::from_secs(10), || redis(addr, "PING").is_ok());
+    lab.daemon("h3", Daemon::Redis, Deed::Pause).await.unwrap();
+    let inside = lab.exec("h3", &["timeout", "1", "redis-cli", "ping"]).await.unwrap();
+    assert!(!inside.status.success(), "a hung daemon answers nothing");
+    lab.daemon("h3", Daemon::Redis, Deed::Resume).await.unwrap();
+    assert!(redis(addr, "PING").is_ok());
+    well_again(lab).await;
+}
+
+async fn a_disk_is_full(lab: &Lab, host: &Host) {
+    let free = async || {
+        let df = ["sh", "-c", "df --output=avail -B1 /etc | tail -n 1"];
+        let out = lab.exec(&host.name, &df).await.unwrap();
+        String::from_utf8_lossy(&out.stdout).trim().parse::<u64>().unwrap()
+    };
+    assert!(free().await > 0);
+    lab.fill_disk("h3").await.unwrap();
+    assert_eq!(free().await, 0);
+    assert!(lab.fill_disk("h3").await.unwrap_err().is_refusal());
+    lab.free_disk("h3").await.unwrap();
+    assert!(free().await > 0);
+    assert!(lab.free_disk("h3").await.unwrap_err().is_refusal());
+    well_again(lab).await;
+}
+
+async fn the_virtual_address_follows_the_ready_gateways(lab: &Lab) {
+    let holder = async || {
+        let mut names = Vec::new();
+        for host in lab.hosts() {
+            let show = lab.exec(&host.name, &["ip", "-br", "addr", "show", "eth0"]).await.unwrap();
+            if String::from_utf8_lossy(&show.stdout).contains(&VIRTUAL_ADDR.to_string()) {
+                names.push(host.name.clone());
+            }
+        }
+        names
+    };
+    let becomes = async |wanted: &[&str]| {
+        let start = Instant::now();
+        while holder().await != wanted {
+            assert!(start.elapsed() < Duration::from_secs(15), "{:?}, not {wanted:?}", holder().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        println!("the virtual address is on {wanted:?} after {:.1?}", start.elapsed());
+    };
+    becomes(&[]).await;
+    // What keepalived asks of a gateway, and no more.
+    let gateway = "use IO::Socket::INET; my $l = IO::Socket::INET->new(Listen => 5, ReuseAddr => 1, LocalAddr => \
+                   '127.0.0.1:8081') or die; while (my $c = $l->accept) { print $c \"HTTP/1.0 200 OK\\r\\n\\r\\n\" }";
+    let start = async |host: &str| {
+        let script = "perl -e \"$1\" </dev/null >/dev/null 2>&1 & echo $! > /run/test-gateway";
+        assert!(lab.exec(host, &["sh", "-c", script, "sh", gateway]).await.unwrap().status.success());
+    };
+    let stop = async |host: &str| {
+        let script = "kill -9 \"$(cat /run/test-gateway)\"";
+        assert!(lab.exec(host, &["sh", "-c", script]).await.unwrap().status.success());
+    };
+    start("h2").await;
+    becomes(&["h2"]).await;
+    start("h3").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(holder().await, ["h2"], "another ready gateway takes nothing away");
+    stop("h2").await;
+    becomes(&["h3"]).await;
+    stop("h3").await;
+    becomes(&[]).await;
 }
 
 async fn a_cut_host_runs_on(lab: &Lab, host: &Host) {

@@ -119,7 +119,8 @@ pub(crate) fn left_overs() -> Vec<String> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        note("process", line, "/ha-stack-lab/");
+        // Its programs in the cache may be run by others.
+        note("process", line, "/ha-stack-lab/hosts/");
     }
     for root in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let groups = fs::read_dir(root.path()).into_iter().flatten().flatten();
