@@ -16,10 +16,12 @@
 //! |---|---|
 //! | `GET /` | login form, or the counter page, which counts a view |
 //! | `POST /login` (form field `user`), `POST /logout` | back to `/` |
-//! | `GET /views` | counts a view; JSON `{user, views, instance, host}`; 401 when not logged in |
+//! | `GET /views`, `POST /views` | counts a view; JSON `{user, views, instance, host}`; 401 when not logged in |
 //! | `GET /whoami` | the same without counting; 200 with `user: null` when not logged in |
 //! | `GET /work?ms=N` | sleeps up to 10 s, then JSON `{ms, instance, host}` |
 //! | `GET /healthz` | 200 `ready`; 503 `draining` or `store unreachable` |
+//! | `GET /livez` | 200 as long as the instance answers at all |
+//! | `POST /fault?slow=N&status=S` | with `--faults`: N times as slow, or answers S at once; without parameters, well again |
 //!
 //! Modules: [`settings`], [`state`], [`pages`] (the router), [`server`] (serve and drain).
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 
 use crate::{
     html,
-    state::{AppState, Readiness},
+    state::{AppState, Fault, Readiness},
 };
 use axum::{
     Form, Json, Router,
@@ -15,20 +15,25 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use session_store::{Session, SessionError, TypedKey, layer::Commit};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The site as a service.
 pub fn app(state: AppState) -> Router {
+    let faults =
+        if state.takes_faults() { Router::new().route("/fault", post(fault)) } else { Router::new() };
     Router::new()
         .route("/", get(home))
         .route("/login", post(login))
         .route("/logout", post(logout))
-        .route("/views", get(views))
+        .route("/views", get(views).post(views))
         .route("/whoami", get(whoami))
         .layer(state.sessions())
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .route("/work", get(work))
+        .layer(from_fn_with_state(state.clone(), worse))
+        .merge(faults)
         .route("/healthz", get(healthz))
+        .route("/livez", get(async || "alive"))
         .layer(from_fn_with_state(state.clone(), frame))
         .with_state(state)
 }
@@ -116,6 +121,11 @@ async fn work(State(state): State<AppState>, Query(query): Query<WorkQuery>) -> 
         .into_response()
 }
 
+async fn fault(State(state): State<AppState>, Query(fault): Query<Fault>) -> StatusCode {
+    state.set_fault(fault);
+    StatusCode::NO_CONTENT
+}
+
 async fn healthz(State(state): State<AppState>) -> (StatusCode, &'static str) {
     match state.readiness().await {
         Readiness::Ready => (StatusCode::OK, "ready"),
@@ -132,7 +142,7 @@ async fn view(
     headers: &HeaderMap,
 ) -> Result<Option<Answer>, SessionError> {
     let Some(user) = session.principal().await? else { return Ok(None) };
-    if method == Method::GET {
+    if matches!(*method, Method::GET | Method::POST) {
         if let Some(request) =
             headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty())
         {
@@ -158,6 +168,19 @@ fn user_name(text: &str) -> Option<&str> {
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     ((1..=MAX_USER).contains(&name.chars().count()) && !name.contains(hidden)).then_some(name)
+}
+
+/// As slow or as broken as a test made this instance.
+async fn worse(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let fault = state.fault();
+    if let Some(status) = fault.status.and_then(|status| StatusCode::from_u16(status).ok()) {
+        return (status, "a fault that was asked for\n").into_response();
+    }
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let more = began.elapsed().saturating_mul(fault.slow.saturating_sub(1));
+    tokio::time::sleep(more.min(Duration::from_millis(MAX_WORK_MS))).await;
+    response
 }
 
 /// What every response carries: who answered, and how a browser is to treat it.

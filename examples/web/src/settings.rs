@@ -29,6 +29,10 @@ pub struct Settings {
     /// Seconds to serve on after SIGTERM, not ready, so that gateways can turn away first
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain: u64,
+
+    /// Answer POST /fault, by which a test makes this instance slow or failing; never where users are
+    #[arg(long)]
+    pub faults: bool,
 }
 
 impl Settings {
@@ -50,6 +54,7 @@ impl Default for Settings {
             instance: machine_name(),
             host: machine_name(),
             drain: 5,
+            faults: false,
         }
     }
 }

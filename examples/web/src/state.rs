@@ -2,6 +2,7 @@
 
 use crate::settings::Settings;
 use axum::http::HeaderValue;
+use serde::Deserialize;
 use session_store::{CookieConfig, SessionLayer, SessionStore};
 use std::{
     sync::{
@@ -23,6 +24,7 @@ struct Inner {
     settings: Settings,
     store: Arc<dyn SessionStore>,
     draining: AtomicBool,
+    fault: Mutex<Fault>,
     checked: Mutex<Checked>,
     done: Notify,
 }
@@ -37,6 +39,17 @@ struct Checked {
     /// Whether it is being asked.
     asking: bool,
     ready: bool,
+}
+
+/// How a test made an instance worse than it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Fault {
+    /// How many times as long as it takes anyway each page takes; 0 and 1 change nothing.
+    #[serde(default)]
+    pub slow: u32,
+    /// The status that each page is answered with, at once.
+    #[serde(default)]
+    pub status: Option<u16>,
 }
 
 /// Whether an instance wants requests.
@@ -58,6 +71,7 @@ impl AppState {
             settings,
             store,
             draining: AtomicBool::new(false),
+            fault: Mutex::default(),
             checked: Mutex::default(),
             done: Notify::new(),
         };
@@ -117,6 +131,23 @@ impl AppState {
         let answered = self.inner.checked().answered;
         let ready = answered.is_some_and(|answered| answered.elapsed() < ELECTION);
         if ready { Readiness::Ready } else { Readiness::StoreUnreachable }
+    }
+
+    /// How this instance was made worse; readiness is not.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes this instance worse, or well again. Does nothing without [`Settings::faults`].
+    pub fn set_fault(&self, fault: Fault) {
+        if self.inner.settings.faults {
+            *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        }
+    }
+
+    pub(crate) fn takes_faults(&self) -> bool {
+        self.inner.settings.faults
     }
 
     pub(crate) fn sessions(&self) -> SessionLayer {

@@ -331,3 +331,27 @@ async fn send(address: SocketAddr, request: &str) -> std::io::Result<String> {
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
 }
+
+#[tokio::test]
+async fn a_fault_that_was_asked_for_leaves_readiness_alone_and_ends() {
+    let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new());
+    let faulty = app(AppState::new(Settings { faults: true, ..Settings::default() }, store.clone()));
+    let mut browser = Browser::default();
+    let fault = async |browser: &mut Browser, query: &str| {
+        browser.send(&faulty, "POST", &format!("/fault?{query}"), "", None).await.status()
+    };
+    assert_eq!(fault(&mut browser, "status=500").await, StatusCode::NO_CONTENT);
+    assert_eq!(browser.get(&faulty, "/whoami").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(browser.get(&faulty, "/healthz").await.0, StatusCode::OK);
+    assert_eq!(fault(&mut browser, "slow=10").await, StatusCode::NO_CONTENT);
+    let began = Instant::now();
+    assert_eq!(browser.get(&faulty, "/work?ms=20").await.0, StatusCode::OK);
+    assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
+    assert_eq!(fault(&mut browser, "").await, StatusCode::NO_CONTENT);
+    assert_eq!(browser.get(&faulty, "/whoami").await.0, StatusCode::OK);
+    assert_eq!(fault(&mut browser, "status=ten").await, StatusCode::BAD_REQUEST);
+
+    let plain = app(AppState::new(Settings::default(), store));
+    let refused = browser.send(&plain, "POST", "/fault?status=500", "", None).await.status();
+    assert_eq!(refused, StatusCode::NOT_FOUND, "users can't break an instance");
+}
