@@ -2,6 +2,8 @@
 
 /// The path of the readiness check; a service with this label is registered in Consul.
 pub const CHECK: &str = "ha-stack.check";
+/// The path that a running instance answers whatever its state; one that is silent there is ended and replaced.
+pub const LIVE: &str = "ha-stack.live";
 /// Until when the scaler keeps off, in seconds since 1970: set by a person's scale.
 pub const HOLD_UNTIL: &str = "ha-stack.hold-until";
 /// The term of the scaler that wrote the replicas last.

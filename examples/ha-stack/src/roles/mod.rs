@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod gateway;
 pub mod journal;
 pub mod labels;
+pub mod liveness;
 pub mod registrar;
 pub mod scaler;
 pub mod swarm_target;

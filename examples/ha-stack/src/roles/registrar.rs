@@ -14,7 +14,7 @@ use clap::Args;
 use consul_client::{AgentService, Check, ServiceRegistration, Status};
 use swarm_client::{NodeId, Service, Task};
 
-use super::labels;
+use super::{labels, liveness};
 use crate::load;
 use crate::settings::Backends;
 
@@ -42,19 +42,25 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
     let consul = backends.consul()?;
     let http = load::client(PROBE_TIMEOUT)?;
     let registrar = Registrar { swarm, consul, http, node: info.swarm.node_id, host: info.name, address };
-    let mut shutdown = std::pin::pin!(crate::cli::shutdown_signal()?);
-    loop {
-        if let Err(error) = registrar.round().await {
-            tracing::warn!(error = format!("{error:#}"), "nothing is changed this time");
+    let register = async {
+        loop {
+            if let Err(error) = registrar.round().await {
+                tracing::warn!(error = format!("{error:#}"), "nothing is changed this time");
+            }
+            tokio::time::sleep(Duration::from_millis(args.interval)).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(args.interval)) => {}
-            () = &mut shutdown => return Ok(ExitCode::SUCCESS),
-        }
+    };
+    tokio::select! {
+        () = register => {}
+        // Beside it: who hangs must not hold up who comes and goes.
+        () = liveness::watch(&registrar) => {}
+        () = crate::cli::shutdown_signal()? => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-struct Registrar {
+/// What a registrar works with.
+pub(super) struct Registrar {
     swarm: swarm_client::Client,
     consul: consul_client::Client,
     http: reqwest::Client,
@@ -67,7 +73,10 @@ impl Registrar {
     async fn round(&self) -> Result<()> {
         let services = self.swarm.services().list_labelled(labels::CHECK).await?;
         let tasks = self.swarm.tasks().list_for_node(&self.node).await?;
-        let wanted = wanted(&services, &tasks, self.address);
+        let wanted: BTreeMap<String, Serving> = wanted(&services, &tasks, self.address, labels::CHECK)
+            .into_iter()
+            .map(|(_, serving)| (serving.id.clone(), serving))
+            .collect();
         let registered = self.consul.agent().services().await?;
         let plan = plan(&wanted, &registered, self.node.as_str());
         for id in plan.remove {
@@ -81,6 +90,19 @@ impl Registrar {
             }
         }
         Ok(())
+    }
+
+    /// The running replicas of this host whose service has this label, by their container's id; their check is the
+    /// label's value.
+    pub(super) async fn serving(&self, label: &str) -> Result<Vec<(String, Serving)>> {
+        let services = self.swarm.services().list_labelled(label).await?;
+        let tasks = self.swarm.tasks().list_for_node(&self.node).await?;
+        Ok(wanted(&services, &tasks, self.address, label))
+    }
+
+    /// The engine client of this host.
+    pub(super) fn engine(&self) -> Result<swarm_client::bollard::Docker> {
+        Ok(self.swarm.bollard()?)
     }
 
     async fn is_ready(&self, serving: &Serving) -> bool {
@@ -106,7 +128,7 @@ impl Registrar {
 
 /// A task that should be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Serving {
+pub(super) struct Serving {
     id: String,
     service: String,
     address: SocketAddr,
@@ -114,7 +136,12 @@ struct Serving {
 }
 
 impl Serving {
-    fn check_url(&self) -> String {
+    /// The name of the task.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn check_url(&self) -> String {
         format!("http://{}{}", self.address, self.check)
     }
 }
@@ -125,24 +152,25 @@ struct Plan<'a> {
     remove: Vec<String>,
 }
 
-/// The tasks of this node that run, are wanted, and belong to a service that asks to be registered.
-fn wanted(services: &[Service], tasks: &[Task], address: IpAddr) -> BTreeMap<String, Serving> {
-    let mut wanted = BTreeMap::new();
+/// The tasks of this node that run, are wanted, and belong to a service with this label, by their container's id.
+fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) -> Vec<(String, Serving)> {
+    let mut wanted = Vec::new();
     for task in tasks.iter().filter(|task| task.is_running()) {
         let Some(service) = services.iter().find(|service| *service.id() == task.service_id) else {
             continue;
         };
-        let Some(check) = service.label(labels::CHECK) else { continue };
+        let Some(check) = service.label(label) else { continue };
         let ports = swarm_client::reachable_ports(task, address);
         let Some((_, port)) = ports.first().copied() else { continue };
         let id = instance(service.name(), task);
         let serving = Serving {
-            id: id.clone(),
+            id,
             service: service.name().to_owned(),
             address: SocketAddr::new(address, port),
             check: check.to_owned(),
         };
-        wanted.insert(id, serving);
+        let container = task.status.container_status.as_ref().map(|c| c.container_id.clone());
+        wanted.push((container.unwrap_or_default(), serving));
     }
     wanted
 }
@@ -205,10 +233,15 @@ mod tests {
         (id.to_owned(), serde_json::from_value(value).unwrap())
     }
 
+    fn by_id(tasks: &[Task], address: IpAddr) -> BTreeMap<String, Serving> {
+        let wanted = wanted(&[service()], tasks, address, labels::CHECK).into_iter();
+        wanted.map(|(_, serving)| (serving.id.clone(), serving)).collect()
+    }
+
     #[test]
     fn a_task_on_its_way_out_is_not_wanted() {
         let address = "198.18.0.12".parse().unwrap();
-        let of = |task: Task| wanted(&[service()], &[task], address);
+        let of = |task: Task| by_id(&[task], address);
         assert_eq!(of(task("t1", "running", "running")).keys().collect::<Vec<_>>(), ["web.1.t1"]);
         assert!(of(task("t1", "running", "shutdown")).is_empty());
         assert!(of(task("t1", "starting", "running")).is_empty());
@@ -217,7 +250,7 @@ mod tests {
     #[test]
     fn only_our_own_registrations_are_removed() {
         let address = "198.18.0.12".parse().unwrap();
-        let wanted = wanted(&[service()], &[task("t1", "running", "running")], address);
+        let wanted = by_id(&[task("t1", "running", "running")], address);
         let registered =
             BTreeMap::from([agent_service("web.1.t0", "n1", 32700), agent_service("web.2.t9", "n2", 32701)]);
         let plan = plan(&wanted, &registered, "n1");
@@ -228,7 +261,7 @@ mod tests {
     #[test]
     fn a_moved_port_is_registered_again_and_an_equal_one_is_left_alone() {
         let address = "198.18.0.12".parse().unwrap();
-        let wanted = wanted(&[service()], &[task("t1", "running", "running")], address);
+        let wanted = by_id(&[task("t1", "running", "running")], address);
         let moved = BTreeMap::from([agent_service("web.1.t1", "n1", 1)]);
         assert_eq!(plan(&wanted, &moved, "n1").add.len(), 1);
         let same = BTreeMap::from([agent_service("web.1.t1", "n1", 32768)]);

@@ -48,6 +48,7 @@ fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> Builder {
         .publish_host(SITE_PORT, None)
         .dnsrr()
         .label(labels::CHECK, "/healthz")
+        .label(labels::LIVE, "/livez")
         .restart_delay(Duration::ZERO)
         // Longer than the drain period, so that Swarm's SIGKILL finds nobody.
         .stop_grace(spec.drain + STOP_GRACE)
