@@ -147,6 +147,8 @@ pub fn builder(timeout: Duration) -> reqwest::ClientBuilder {
         .timeout(timeout)
         .connect_timeout(Duration::from_secs(2))
         .no_proxy()
+        // What fails, fails: the stack is what must lose nothing, not its users' patience.
+        .retry(reqwest::retry::never())
         .redirect(reqwest::redirect::Policy::none())
 }
 

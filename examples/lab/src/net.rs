@@ -1,5 +1,6 @@
 //! The wiring: one bridge in the root namespace, one network namespace and one cable for each host.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ pub(crate) async fn set_link(host: &Host, up: bool) -> Result<()> {
 /// As [`set_link`] down, where the cable may be gone already.
 pub(crate) async fn cut_if_there(host: &Host) -> Result<()> {
     succeeds("ip", &["link", "set", &host.unit(), "down"]).await.map(drop)
+}
+
+/// Whether the host's card has this address.
+pub(crate) async fn holds(host: &Host, addr: Ipv4Addr) -> Result<bool> {
+    let shown = ip(&["-n", &host.unit(), "-br", "addr", "show", "dev", "eth0"]).await?;
+    Ok(shown.split_whitespace().any(|word| word.split('/').next() == Some(&addr.to_string())))
 }
 
 /// Takes away the host's cable and namespace, as far as they are there. No process may be left in it.

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::lab::{Lab, host_at};
-use crate::plan::Host;
+use crate::plan::{Host, VIRTUAL_ADDR};
 use crate::ready::{self, ASK};
 use crate::state::State;
-use crate::{redis, swarm};
+use crate::{net, redis, swarm};
 
 /// Which host leads what, as the clusters themselves tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -113,6 +113,21 @@ impl Lab {
             hosts.push(status);
         }
         Ok(Status { hosts })
+    }
+
+    /// The host that holds [`VIRTUAL_ADDR`](crate::VIRTUAL_ADDR) now; none while no host has a ready gateway, or in the
+    /// moment between two.
+    ///
+    /// # Errors
+    /// When not root, or the hosts' addresses can't be listed.
+    pub async fn address_holder(&self) -> Result<Option<String>> {
+        let state = State::load()?.ok_or(Error::NotUp)?;
+        for host in self.live(&state) {
+            if net::holds(host, VIRTUAL_ADDR).await? {
+                return Ok(Some(host.name.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Asks who leads. Needs no root.

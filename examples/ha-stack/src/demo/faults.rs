@@ -105,7 +105,7 @@ pub async fn one_replica(story: &mut Story<'_>) -> Result<()> {
 /// Users who view the page, and have done so for a moment.
 async fn gather(story: &Story<'_>) -> Result<Crowd> {
     let pace = story.pace;
-    let crowd = Crowd::gather(&story.platform.site(), pace.visitors, pace.pause, pace.patience).await?;
+    let crowd = Crowd::gather(&story.platform.site(), pace.habits(pace.visitors)).await?;
     tokio::time::sleep(SETTLE).await;
     Ok(crowd)
 }

@@ -16,8 +16,8 @@ pub use verdict::Verdict;
 pub struct Pace {
     /// Users who view the page during the power-offs.
     pub visitors: usize,
-    /// A user's pause between an answer and the next view.
-    pub pause: Duration,
+    /// How often a user views the page.
+    pub every: Duration,
     /// How long a user waits for an answer.
     pub patience: Duration,
     /// Requests in flight at once when the load rises.
@@ -36,11 +36,18 @@ pub struct Pace {
     pub faults: bool,
 }
 
+impl Pace {
+    /// What so many users do.
+    pub fn habits(&self, visitors: usize) -> visitor::Habits {
+        visitor::Habits { visitors, every: self.every, patience: self.patience, posts: None }
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self {
             visitors: 8,
-            pause: Duration::from_millis(100),
+            every: Duration::from_millis(100),
             patience: Duration::from_secs(30),
             surge: 45,
             work_ms: 100,

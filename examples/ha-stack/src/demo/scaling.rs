@@ -17,7 +17,7 @@ pub async fn by_hand(story: &mut Story<'_>) -> Result<()> {
     let seen = story.views(4).await?;
     story.progress.line(format!("the answers come from {}", join(&seen)));
 
-    let crowd = Crowd::gather(&story.platform.site(), 4, story.pace.pause, story.pace.patience).await?;
+    let crowd = Crowd::gather(&story.platform.site(), story.pace.habits(4)).await?;
     story.platform.scale(2, HAND_HOLD).await?;
     let back = story.wait_for_replicas(2).await;
     // The replicas that leave serve on for a while: requests go on until they have ended.
@@ -45,7 +45,7 @@ pub async fn by_load(story: &mut Story<'_>) -> Result<()> {
     let is_new = |instance: &str| instance.starts_with(&named) && !before.contains(instance);
 
     let site = story.platform.site();
-    let crowd = Crowd::gather(&site, 4, story.pace.pause, story.pace.patience).await?;
+    let crowd = Crowd::gather(&site, story.pace.habits(4)).await?;
     let step = story
         .progress
         .step(format!("{} requests of {} ms in flight at once", story.pace.surge, story.pace.work_ms));

@@ -71,7 +71,12 @@ impl Visitor {
 
     /// Views the page once, which counts.
     pub async fn view(&self) -> Result<View, Miss> {
-        self.fetch("views").await
+        self.fetch(self.http.get(format!("{}/views", self.site))).await
+    }
+
+    /// The same by POST: a request that nobody may send twice on a guess.
+    pub async fn post_view(&self) -> Result<View, Miss> {
+        self.fetch(self.http.post(format!("{}/views", self.site))).await
     }
 
     /// The page itself, as a browser gets it; that counts as a view too.
@@ -87,12 +92,12 @@ impl Visitor {
 
     /// What the site knows of the user, without counting a view.
     pub async fn look(&self) -> Result<View, Miss> {
-        self.fetch("whoami").await
+        self.fetch(self.http.get(format!("{}/whoami", self.site))).await
     }
 
-    async fn fetch(&self, page: &str) -> Result<View, Miss> {
+    async fn fetch(&self, request: reqwest::RequestBuilder) -> Result<View, Miss> {
         let failed = |e: reqwest::Error| Miss::Failed(load::failure_kind(&e));
-        let answer = self.http.get(format!("{}/{page}", self.site)).send().await.map_err(failed)?;
+        let answer = request.send().await.map_err(failed)?;
         match answer.status().as_u16() {
             200 => {
                 let body = answer.bytes().await.map_err(failed)?;
@@ -111,8 +116,10 @@ impl Visitor {
 pub struct Ledger {
     /// Requests sent.
     pub requests: u64,
-    /// Requests without a good answer, by kind.
+    /// Requests without a good answer, by kind: all of them but [`Ledger::failed_posts`].
     pub failed: BTreeMap<String, u64>,
+    /// POSTs without a good answer, by kind.
+    pub failed_posts: BTreeMap<String, u64>,
     /// Users that the site forgot.
     pub lost_sessions: u64,
     /// Views that were acknowledged and are not counted.
@@ -156,6 +163,19 @@ impl Ledger {
     }
 }
 
+/// What visitors do.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// How many visitors there are.
+    pub visitors: usize,
+    /// How often each of them sends a request, as far as the answers allow: one at a time.
+    pub every: Duration,
+    /// How long they wait for an answer.
+    pub patience: Duration,
+    /// One request in so many adds a view by POST and the others only look; `None`: each is a view by GET.
+    pub posts: Option<u32>,
+}
+
 /// Several visitors who view the page at a steady pace.
 pub struct Crowd {
     stop: CancellationToken,
@@ -164,23 +184,26 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Logs `count` users in and lets each of them view the page every `pace`.
+    /// Logs the visitors in and lets them begin.
     ///
     /// # Errors
     /// When a user can't log in.
-    pub async fn gather(site: &str, count: usize, pace: Duration, patience: Duration) -> Result<Self> {
+    pub async fn gather(site: &str, habits: Habits) -> Result<Self> {
         let stop = CancellationToken::new();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let mut visitors = Vec::new();
-        for n in 0..count {
-            let visitor = Visitor::new(format!("visitor-{n}"), site, patience)?;
+        for n in 0..habits.visitors {
+            let visitor = Visitor::new(format!("visitor-{n}"), site, habits.patience)?;
             visitor.log_in().await?;
             visitors.push(visitor);
         }
         let mut members = JoinSet::new();
-        for visitor in visitors {
+        let count = u32::try_from(visitors.len()).unwrap_or(u32::MAX).max(1);
+        for (n, visitor) in (0_u32..).zip(visitors) {
             let (stop, ledger) = (stop.clone(), Arc::clone(&ledger));
-            members.spawn(async move { visit(&visitor, pace, &stop, &ledger).await });
+            // Spread, so that they don't come as one wave.
+            let first = habits.every / count * n;
+            members.spawn(async move { visit(&visitor, n, first, habits, &stop, &ledger).await });
         }
         Ok(Self { stop, members, ledger })
     }
@@ -209,24 +232,35 @@ impl Crowd {
 
 async fn visit(
     visitor: &Visitor,
-    pace: Duration,
+    mut turn: u32,
+    first: Duration,
+    habits: Habits,
     stop: &CancellationToken,
     ledger: &Mutex<Ledger>,
 ) -> Result<()> {
     let (mut acknowledged, mut unknown) = (0, 0);
     let book = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, habits.every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pace) => {}
+            _ = ticks.tick() => {}
             () = stop.cancelled() => break,
         }
+        let post = habits.posts.is_some_and(|posts| turn.is_multiple_of(posts.max(1)));
+        let counts = post || habits.posts.is_none();
+        turn = turn.wrapping_add(1);
         let sent = Instant::now();
-        let seen = visitor.view().await;
+        let seen = match (post, counts) {
+            (true, _) => visitor.post_view().await,
+            (false, true) => visitor.view().await,
+            (false, false) => visitor.look().await,
+        };
         let (at, took) = (Instant::now(), sent.elapsed());
         book().requests += 1;
         match seen {
             Ok(view) => {
-                acknowledged += 1;
+                acknowledged += u64::from(counts);
                 book().answers.push(Answer { at, took, instance: view.instance, host: view.host });
             }
             Err(Miss::LoggedOut) => {
@@ -235,8 +269,10 @@ async fn visit(
                 return Ok(());
             }
             Err(Miss::Failed(kind)) => {
-                unknown += 1;
-                *book().failed.entry(kind).or_default() += 1;
+                unknown += u64::from(counts);
+                let mut book = book();
+                let failed = if post { &mut book.failed_posts } else { &mut book.failed };
+                *failed.entry(kind).or_default() += 1;
             }
         }
     }

@@ -49,11 +49,8 @@ pub(super) async fn watch(registrar: &Registrar) {
     let began = Instant::now();
     let mut liveness = Liveness::default();
     loop {
-        match round(registrar, &mut liveness, began).await {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "nobody's liveness is known this time");
-            }
+        if let Err(error) = round(registrar, &mut liveness, began).await {
+            tracing::warn!(error = format!("{error:#}"), "nobody's liveness is known this time");
         }
         tokio::time::sleep(EVERY).await;
     }
