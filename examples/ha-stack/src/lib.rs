@@ -5,11 +5,14 @@
 //! - [`platform`]: where the stack runs: child processes of this machine, or services of a Docker Swarm.
 //! - [`images`]: the roles' images, built from the running program.
 //! - [`demo`]: the story, its users and the verdict.
+//! - `faults` (Linux): what goes wrong in a lab, and what users see of it.
 //! - [`control`]: how `status` and `scale` reach a local stack; [`load`]: the load generator; [`settings`], [`progress`].
 
 pub mod cli;
 pub mod control;
 pub mod demo;
+#[cfg(target_os = "linux")]
+pub mod faults;
 pub mod images;
 pub mod load;
 pub mod platform;

@@ -1,6 +1,7 @@
 //! Settings that several commands share: from flags first, then from the usual environment variables.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +34,9 @@ pub struct Backends {
     /// A Consul agent
     #[arg(long, env = "CONSUL_HTTP_ADDR", value_name = "URL", hide_env_values = true, global = true)]
     pub consul: Option<String>,
+    /// The address by which users reach the gateways, when it is not a host's own: a virtual IP
+    #[arg(long, env = "HA_STACK_FRONT", value_name = "IP", hide_env_values = true, global = true)]
+    pub front: Option<String>,
     /// The token for Consul
     #[arg(long, env = "CONSUL_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
     pub consul_token: Option<Secret>,
@@ -78,6 +82,20 @@ impl Backends {
     /// The token for Consul.
     pub fn consul_token(&self) -> Option<&Secret> {
         self.consul_token.as_ref().filter(|token| !token.expose().trim().is_empty())
+    }
+
+    /// The address by which users reach the gateways; `None` where it is a host's own.
+    ///
+    /// # Errors
+    /// When it is no IP address.
+    pub fn front(&self) -> Result<Option<IpAddr>> {
+        let Some(front) = self.front.as_deref().map(str::trim).filter(|front| !front.is_empty()) else {
+            return Ok(None);
+        };
+        let parsed = front.parse();
+        parsed.map(Some).with_context(|| {
+            format!("--front (HA_STACK_FRONT) is {front:?}; give an IP address, for example 198.18.0.100")
+        })
     }
 
     /// Consul's address as it may be shown.
@@ -198,5 +216,7 @@ mod tests {
         assert_eq!(empty.engines().unwrap().into_values().collect::<Vec<_>>(), [DEFAULT_SOCKET]);
         assert_eq!(empty.consul_shown(), DEFAULT_CONSUL);
         assert_eq!(empty.redis(), None);
+        let odd = Backends { front: Some("here".into()), ..Backends::default() };
+        assert!(odd.front().unwrap_err().to_string().contains("--front"));
     }
 }

@@ -18,6 +18,8 @@ use crate::roles;
 use crate::settings::{Backends, PlatformName};
 
 pub mod demo;
+#[cfg(target_os = "linux")]
+pub mod faults;
 pub mod images;
 pub mod load;
 pub mod replica;
@@ -46,6 +48,12 @@ enum Command {
     /// Play the story: log in, scale, power off, load; ends with a verdict
     #[command(after_help = "Example:\n  ha-stack demo --json\n  ha-stack demo --platform swarm --no-faults")]
     Demo(demo::DemoArgs),
+    /// Let things go wrong in a lab, one after the other under steady load, and report what users saw
+    #[cfg(target_os = "linux")]
+    #[command(
+        after_help = "Example:\n  ha-stack faults --platform swarm --only worker-off,replica-hung\n  ha-stack faults --platform swarm --random --minutes 30 --seed 7"
+    )]
+    Faults(faults::FaultsArgs),
     /// Show hosts, replicas, gateways and the scaler's newest decision
     #[command(after_help = "Example:\n  ha-stack status\n  ha-stack status --platform swarm --json")]
     Status(status::StatusArgs),
@@ -178,6 +186,8 @@ impl Command {
             // These two have something to take down first.
             Self::Up(args) => up::run(args, backends, stop).await,
             Self::Demo(args) => demo::run(args, backends, stop).await,
+            #[cfg(target_os = "linux")]
+            Self::Faults(args) => faults::run(args, backends, stop).await,
             Self::Load(args) => load::run(args, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::scaling::HAND_HOLD;
-use super::story::{Story, hosts, instances, join, timed};
+use super::story::{Story, instances, join, timed};
 use super::visitor::Crowd;
-use crate::platform::{Faults, Platform, Replica, usable};
+use crate::platform::{Faults, Platform, Replica, hosts, usable};
 
 /// Power off under load, with two replicas.
 pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {

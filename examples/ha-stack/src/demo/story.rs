@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use super::verdict::{Promises, Verdict};
 use super::visitor::{Ledger, Miss, Visitor};
 use super::{Pace, faults, scaling};
-use crate::platform::{Platform, Replica, StackSpec, usable};
+use crate::platform::{Platform, Replica, StackSpec, hosts, usable};
 use crate::progress::Progress;
 
 /// The story under way.
@@ -220,11 +220,6 @@ impl<'a> Story<'a> {
         });
         self.verdict
     }
-}
-
-/// The hosts of the replicas that take traffic.
-pub(super) fn hosts(replicas: &[Replica]) -> BTreeSet<String> {
-    usable(replicas).map(|r| r.host.clone()).collect()
 }
 
 /// The instances that take traffic.

@@ -3,6 +3,7 @@
 //! [`local`] starts replicas as child processes of this machine; [`swarm`] runs everything as services of a Docker
 //! Swarm.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -101,6 +102,11 @@ pub fn usable(replicas: &[Replica]) -> impl Iterator<Item = &Replica> {
     replicas.iter().filter(|r| r.usable)
 }
 
+/// The hosts of those that take traffic.
+pub fn hosts(replicas: &[Replica]) -> BTreeSet<String> {
+    usable(replicas).map(|r| r.host.clone()).collect()
+}
+
 /// A machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
@@ -182,6 +188,8 @@ pub struct StackSpec {
     pub wait: Duration,
     /// Idle lifetime of a session.
     pub session_lifetime: Duration,
+    /// Whether replicas can be made slow or failing, for a test.
+    pub faults: bool,
 }
 
 impl StackSpec {
@@ -217,6 +225,7 @@ impl Default for StackSpec {
             // Longer than Swarm needs to replace the only replica of a dead host (about 5 s).
             wait: Duration::from_secs(20),
             session_lifetime: Duration::from_secs(3000),
+            faults: false,
         }
     }
 }

@@ -83,7 +83,8 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn lock_key(service: &str) -> String {
+/// The key in Consul whose lock the leading scaler holds.
+pub(crate) fn lock_key(service: &str) -> String {
     format!("ha-stack/scaler/{service}/leader")
 }
 

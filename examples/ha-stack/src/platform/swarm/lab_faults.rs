@@ -1,18 +1,16 @@
 //! Power for the hosts of a lab that runs on this machine.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use lab::Leaders;
 
 use super::SwarmPlatform;
 use crate::platform::Faults;
 
 /// The lab that the Swarm runs in.
 pub(super) struct LabFaults {
-    lab: lab::Lab,
+    pub(super) lab: lab::Lab,
 }
 
 impl LabFaults {
@@ -21,12 +19,6 @@ impl LabFaults {
         // Who may not read the lab's state can't power its hosts off either: a person is asked then.
         let lab = lab::Lab::attach().ok().flatten();
         Ok(lab.filter(|lab| lab.hosts().iter().any(|host| host.addr == front)).map(|lab| Self { lab }))
-    }
-}
-
-impl SwarmPlatform {
-    fn lab(&self) -> Result<&lab::Lab> {
-        Ok(&self.lab.as_ref().context("this Swarm does not run in a lab")?.lab)
     }
 }
 
@@ -42,16 +34,7 @@ impl Faults for SwarmPlatform {
 
     async fn leading_hosts(&self) -> Result<Vec<String>> {
         let lab = self.lab()?;
-        let mut leaders = lab.leaders().await;
-        for _ in 0..LEADERS_TRIES {
-            // In the middle of an election nobody answers, or nobody leads.
-            if let Ok(Leaders { swarm: Some(_), consul: Some(_), redis: Some(_), .. }) = &leaders {
-                break;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            leaders = lab.leaders().await;
-        }
-        let leaders = leaders?;
+        let leaders = self.settled_leaders().await?;
         // The gateway that the users of the story go through stays too.
         let front = lab.hosts().iter().find(|host| host.addr == self.front).map(|host| host.name.clone());
         let mut hosts: Vec<String> =
@@ -86,4 +69,3 @@ impl Faults for SwarmPlatform {
 }
 
 const KEEP_OFF: &str = "node.hostname!=";
-const LEADERS_TRIES: usize = 20;

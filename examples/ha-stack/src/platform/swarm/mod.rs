@@ -23,9 +23,14 @@ use crate::roles::{labels, swarm_target};
 use crate::settings::Backends;
 
 #[cfg(target_os = "linux")]
+mod for_faults;
+#[cfg(target_os = "linux")]
 mod lab_faults;
 mod services;
 mod teardown;
+
+#[cfg(target_os = "linux")]
+pub use for_faults::CLOCK_FOLDER;
 
 /// The stack on a Swarm.
 pub struct SwarmPlatform {
@@ -37,6 +42,8 @@ pub struct SwarmPlatform {
     engines: BTreeMap<String, String>,
     /// The host whose gateway the story goes through: the Swarm's leader, which is never the one that loses power.
     front: IpAddr,
+    /// The address that users know, where it is not a host's own.
+    public: Option<IpAddr>,
     /// The value of our services' label: what another run started is not ours to end.
     run: String,
     /// Whether a service of this run may have been created.
@@ -74,6 +81,7 @@ impl SwarmPlatform {
         let front = front
             .with_context(|| format!("the Swarm at {endpoint} does not say the address of its leader"))?;
         Ok(Self {
+            public: backends.front()?,
             engines: backends.engines()?,
             http: load::client(Duration::from_secs(1))?,
             #[cfg(target_os = "linux")]
@@ -233,7 +241,7 @@ impl Platform for SwarmPlatform {
     }
 
     fn site(&self) -> String {
-        format!("http://{}:{}", self.front, services::GATEWAY_PORT)
+        format!("http://{}:{}", self.public.unwrap_or(self.front), services::GATEWAY_PORT)
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {

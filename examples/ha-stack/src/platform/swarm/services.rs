@@ -31,16 +31,18 @@ pub(super) fn all(
 }
 
 fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> Builder {
+    let mut args = vec![
+        "--listen".to_owned(),
+        format!("0.0.0.0:{SITE_PORT}"),
+        "--session-lifetime".to_owned(),
+        spec.session_lifetime.as_secs().to_string(),
+        "--drain".to_owned(),
+        spec.drain.as_secs().to_string(),
+    ];
+    args.extend(spec.faults.then(|| "--faults".to_owned()));
     ServiceSpec::builder(&spec.service, bundle.reference("web"))
         .replicas(spec.min.into())
-        .args([
-            "--listen".to_owned(),
-            format!("0.0.0.0:{SITE_PORT}"),
-            "--session-lifetime".to_owned(),
-            spec.session_lifetime.as_secs().to_string(),
-            "--drain".to_owned(),
-            spec.drain.as_secs().to_string(),
-        ])
+        .args(args)
         .env("REDIS_URL", redis.expose())
         .env("INSTANCE", "{{.Task.Name}}")
         .env("HOST_NAME", "{{.Node.Hostname}}")
@@ -103,8 +105,8 @@ fn role(name: &str, image: String) -> Builder {
         .stop_grace(STOP_GRACE)
 }
 
-const REGISTRAR: &str = "ha-registrar";
-const SCALER: &str = "ha-scaler";
+pub(super) const REGISTRAR: &str = "ha-registrar";
+pub(super) const SCALER: &str = "ha-scaler";
 const SOCKET: &str = "/var/run/docker.sock";
 const SITE_PORT: u16 = 8080;
 const STOP_GRACE: Duration = Duration::from_secs(15);

@@ -1,0 +1,233 @@
+//! One fault after the other, each under the same steady load, each on a stack that is whole.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::catalog::{Fault, Promise};
+use super::redundancy::{Lost, Watched};
+use super::report::{Report, Row};
+use super::strike::World;
+use crate::demo::visitor::{Crowd, Habits};
+use crate::platform::Platform;
+use crate::progress::Progress;
+
+/// How the faults are played.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What the users do: 300 requests a second, one in twenty a POST.
+    pub habits: Habits,
+    /// Whether each fault lasts only as long as it must.
+    pub short: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let habits = Habits {
+            visitors: 60,
+            every: Duration::from_millis(200),
+            // Longer than a request may wait at a gateway.
+            patience: Duration::from_secs(25),
+            posts: Some(20),
+        };
+        Self { habits, short: false }
+    }
+}
+
+/// Plays faults in turn.
+pub struct Suite<'a> {
+    /// What they are done to.
+    pub world: World<'a>,
+    /// How.
+    pub plan: Plan,
+    /// Where progress goes.
+    pub progress: &'a Progress,
+}
+
+impl Suite<'_> {
+    /// Plays each of `faults` once.
+    ///
+    /// # Errors
+    /// When the stack does not come back after a fault: what followed would say nothing.
+    pub async fn each(&self, faults: &[Fault], report: &mut Report) -> Result<()> {
+        for fault in faults {
+            report.faults.push(self.one(*fault).await?);
+        }
+        Ok(())
+    }
+
+    /// Draws faults until the time is up. The same seed draws the same faults.
+    ///
+    /// # Errors
+    /// As [`Suite::each`].
+    pub async fn random(&self, seed: u64, lasts: Duration, report: &mut Report) -> Result<()> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let began = Instant::now();
+        while began.elapsed() < lasts {
+            let Some(fault) = Fault::ALL.choose(&mut rng) else { break };
+            // From nothing to a good pause: what has just settled is hit as well.
+            let pause = Duration::from_millis(rng.random_range(0..5000));
+            tokio::time::sleep(pause).await;
+            report.faults.push(self.one(*fault).await?);
+        }
+        Ok(())
+    }
+
+    async fn one(&self, fault: Fault) -> Result<Row> {
+        self.progress.heading(format!("{} ({} s)", fault.name(), fault.lasts(self.plan.short).as_secs()));
+        self.whole(fault).await?;
+        if let Err(error) = self.world.prepare(fault).await {
+            let tidied = self.world.tidy(fault).await;
+            self.progress.line(format!("left out: {error:#}"));
+            tidied?;
+            return Ok(Row::skipped(fault.name(), format!("{error:#}")));
+        }
+        self.whole(fault).await?;
+        let crowd = Crowd::gather(&self.world.platform.site(), self.plan.habits).await?;
+        tokio::time::sleep(WARM).await;
+
+        let began = Instant::now();
+        let struck = match self.world.strike(fault).await {
+            Ok(struck) => struck,
+            Err(error) => {
+                drop(crowd.disperse().await);
+                self.world.tidy(fault).await?;
+                self.progress.line(format!("left out: {error:#}"));
+                return Ok(Row::skipped(fault.name(), format!("{error:#}")));
+            }
+        };
+        self.progress.line(format!("struck: {}", struck.victim));
+        let mut row = Row { name: fault.name().into(), victim: struck.victim.clone(), ..Row::default() };
+        let mut watched = Watched::default();
+        let (lost, wanted) = (struck.lost.clone(), struck.wanted as usize);
+        let until = began + fault.lasts(self.plan.short);
+        self.watch(&mut watched, began, until, wanted, &lost).await;
+        row.redundancy_seconds = watched.seconds();
+        row.said = watched.said();
+        if let Some(seconds) = row.redundancy_seconds {
+            self.progress.line(format!("whole after {seconds:.1} s"));
+        }
+
+        // The users go on while the fault is taken back: that must cost them nothing either.
+        let undone = tokio::time::timeout(UNDO, self.world.undo(struck)).await;
+        let settled = Instant::now() + SETTLE;
+        self.watch(&mut Watched::default(), began, settled, wanted, &Lost::default()).await;
+        let struck_until = Instant::now();
+        let ledger = crowd.disperse().await.with_context(|| format!("the users of {}", fault.name()))?;
+        undone.with_context(|| format!("{} was not taken back within {UNDO:?}", fault.name()))??;
+        self.world.tidy(fault).await?;
+
+        row.requests = ledger.requests;
+        row.failed_gets = ledger.failures();
+        row.failed_posts = ledger.failed_posts.values().sum();
+        row.lost_sessions = ledger.lost_sessions;
+        row.lost_views = ledger.lost_views;
+        row.doubled_views = ledger.doubled_views;
+        let gap = ledger.longest_gap(began, struck_until).as_millis();
+        row.longest_gap_ms = u64::try_from(gap).unwrap_or(u64::MAX);
+        for (method, failed) in [("GET", &ledger.failed), ("POST", &ledger.failed_posts)] {
+            for (kind, count) in failed {
+                row.failed_by_kind.insert(format!("{method}: {kind}"), *count);
+            }
+        }
+        let may_fail = match fault.promise() {
+            Promise::None => 0,
+            // Each user has one connection.
+            Promise::OnePerConnection => self.plan.habits.visitors as u64,
+        };
+        row.judge(may_fail, fault.redundancy());
+        self.progress.line(format!(
+            "{} requests; failed: {} GETs, {} POSTs; nobody served for {:.1} s at most",
+            row.requests,
+            row.failed_gets,
+            row.failed_posts,
+            row.longest_gap_ms as f64 / 1000.0
+        ));
+        for broken in &row.broken {
+            self.progress.line(format!("BROKEN: {broken}"));
+        }
+        Ok(row)
+    }
+
+    async fn watch(&self, watched: &mut Watched, began: Instant, until: Instant, wanted: usize, lost: &Lost) {
+        while Instant::now() < until {
+            let since = began.elapsed();
+            let views = self.world.platform.gateway_views().await.unwrap_or_default();
+            watched.look(since, &views, wanted, lost);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until everything that the next fault may hit is well: lab, gateways and replicas.
+    async fn whole(&self, fault: Fault) -> Result<()> {
+        let step = self.progress.step("waiting until everything is well");
+        let wanted = self.world.replicas as usize;
+        let mut why = String::new();
+        let mut well_since: Option<Instant> = None;
+        while step.elapsed() < WHOLE {
+            match self.wrong(wanted).await {
+                None => {
+                    let since = *well_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= STEADY {
+                        step.done("well");
+                        return Ok(());
+                    }
+                }
+                Some(wrong) => {
+                    well_since = None;
+                    step.detail(&wrong);
+                    why = wrong;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        bail!("before {} not everything was well within {} s: {why}", fault.name(), WHOLE.as_secs())
+    }
+
+    async fn wrong(&self, wanted: usize) -> Option<String> {
+        let status = match self.world.lab.status().await {
+            Ok(status) => status,
+            Err(error) => return Some(error.to_string()),
+        };
+        if !status.is_healthy() {
+            let bad = status.hosts.iter().flat_map(|host| {
+                let parts = [&host.engine, &host.swarm, &host.consul, &host.redis];
+                parts.into_iter().filter(|part| !part.ok).map(|part| format!("{}: {}", host.name, part.is))
+            });
+            return Some(bad.collect::<Vec<_>>().join("; "));
+        }
+        let views = match self.world.platform.gateway_views().await {
+            Ok(views) => views,
+            Err(error) => return Some(format!("{error:#}")),
+        };
+        if views.len() < self.world.lab.hosts().len() {
+            return Some(format!("{} gateways answer", views.len()));
+        }
+        for view in &views {
+            let hosts = crate::platform::hosts(view).len();
+            let usable = crate::platform::usable(view).count();
+            if usable != wanted || hosts < wanted.min(2) {
+                return Some(format!("a gateway uses {usable} replicas on {hosts} hosts"));
+            }
+        }
+        match self.world.lab.address_holder().await {
+            Ok(Some(_)) => None,
+            Ok(None) => Some("no host holds the users' address".into()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Load before the strike.
+const WARM: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(100);
+/// Load after the fault was taken back.
+const SETTLE: Duration = Duration::from_secs(3);
+/// A manager that was off for long may take a minute to be a full member again.
+const UNDO: Duration = Duration::from_secs(150);
+const WHOLE: Duration = Duration::from_secs(150);
+/// Everything must be well for this long.
+const STEADY: Duration = Duration::from_secs(1);
