@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::folder::Folder;
 use crate::plan::{
-    CONSUL_PORT, DOCKER_PORT, GATEWAY_CHECK_PORT, Host, REDIS_MASTER, REDIS_PORT, SENTINEL_PORT, VIRTUAL_ADDR,
+    CONSUL_PORT, DOCKER_PORT, GATEWAY_CHECK_PORT, GATEWAY_PORT, Host, REDIS_MASTER, REDIS_PORT,
+    SENTINEL_PORT, VIRTUAL_ADDR,
 };
 
 /// The script that is PID 1 of the host: it furnishes the namespace, keeps the daemons running, reaps orphans. A daemon
@@ -37,6 +38,12 @@ echo {name} > /etc/hostname
 printf '127.0.0.1 localhost\n{addr} {name}\n{neighbours}' > /etc/hosts
 export TMPDIR=/run/tmp HOME=/root
 ulimit -n "$(ulimit -H -n)"
+# At the users' address a gateway that is gone is silent rather than refusing: who knocks tries again after 1 s, and
+# finds the address on another host. Without the match for sockets in the kernel it refuses.
+if iptables -w 5 -N ha-gateway && iptables -w 5 -A ha-gateway -m socket --nowildcard -j RETURN; then
+    iptables -w 5 -A ha-gateway -j DROP
+    iptables -w 5 -I INPUT -d {VIRTUAL_ADDR} -p tcp --syn --dport {GATEWAY_PORT} -j ha-gateway
+fi
 rm -rf {data}/hold
 mkdir {data}/hold
 keep() {{

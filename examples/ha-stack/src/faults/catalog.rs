@@ -161,7 +161,8 @@ impl Fault {
             // Each of these may lead the Swarm as well.
             Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => Some(30.0),
             Self::ReplicaKilled => Some(5.0),
-            Self::ReplicaHung => Some(15.0),
+            // Silent for 10 s before it is ended, as an instance that is merely slow must not be.
+            Self::ReplicaHung => Some(20.0),
             _ => None,
         }
     }

@@ -259,6 +259,8 @@ impl World<'_> {
         for _ in 0..HOLDER_TRIES {
             if let Some(session) = consul.kv().get(&key).await?.value.and_then(|pair| pair.session)
                 && let Some(session) = consul.sessions().info(&session).await?
+                // The lock of one that was killed lives on for a while.
+                && self.container(&session.node, SCALER).await.is_ok()
             {
                 return Ok(session.node);
             }
