@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use swarm_client::ServiceSpec;
+use swarm_client::model::UpdateConfig;
 
 use crate::images::Bundle;
 use crate::platform::StackSpec;
@@ -64,6 +65,8 @@ fn registrar(bundle: &Bundle) -> Builder {
 
 fn gateway(spec: &StackSpec, bundle: &Bundle) -> Builder {
     let role = role(labels::GATEWAYS, bundle.reference("gateway")).global();
+    // Two can't have the host's ports at once, which nothing in the spec of a host network says.
+    let role = role.update(UpdateConfig::stop_first());
     // Requests that wait for a replica are waited for too.
     role.stop_grace(spec.wait + GATEWAY_DRAIN).args([
         "--service".to_owned(),
