@@ -27,6 +27,10 @@ impl Client {
         let address = endpoint.to_string();
         match endpoint {
             Endpoint::Tcp { .. } => Docker::connect_with_http(&address, seconds, API_DEFAULT_VERSION),
+            #[cfg(feature = "tls")]
+            Endpoint::Tls { .. } => {
+                return Err(refused(address, "bollard is not connected over TLS by this crate".to_owned()));
+            }
             #[cfg(unix)]
             Endpoint::Unix(_) => Docker::connect_with_unix(&address, seconds, API_DEFAULT_VERSION),
             #[cfg(not(unix))]
@@ -53,10 +57,12 @@ mod tests {
 
     #[test]
     fn both_kinds_of_endpoint_are_taken() {
+        let limits =
+            crate::transport::Limits { connect: Duration::ZERO, request: Duration::from_millis(10), body: 0 };
         let engines = crate::engines::Engines::new(
             Endpoint::Unix("/run/docker.sock".into()),
             Vec::new(),
-            crate::transport::Limits { connect: Duration::ZERO, request: Duration::from_millis(10), body: 0 },
+            crate::transport::Wire::plain(limits),
             0,
         );
         let client = Client { engines: std::sync::Arc::new(engines) };

@@ -5,18 +5,22 @@ use std::sync::Arc;
 #[cfg(feature = "bollard")]
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::blobs::{Configs, Secrets};
 use crate::client_builder::ClientBuilder;
 use crate::endpoint::Endpoint;
 use crate::engines::Engines;
 use crate::error::{Error, Result};
 use crate::model::EngineInfo;
+use crate::networks::Networks;
 use crate::nodes::Nodes;
 use crate::request::{Request, Target, without_values};
 use crate::services::Services;
 use crate::swarm::SwarmApi;
 use crate::tasks::Tasks;
+use crate::transport::Pieces;
 
 /// A client of one swarm, through one or several of its engines. Cloning is cheap, and clones share what they learn.
 ///
@@ -41,11 +45,17 @@ impl Client {
 
     async fn from_lookup(env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let endpoint = Endpoint::from_env(&env, std::path::Path::exists)?;
+        let builder = ClientBuilder::default();
+        #[cfg(feature = "tls")]
+        let builder = match &endpoint {
+            Endpoint::Tls { .. } => builder.tls(crate::tls::Tls::from_dir(cert_path(&env))?),
+            _ => builder,
+        };
         let what = match env("DOCKER_HOST").filter(|value| !value.is_empty()) {
             Some(value) => format!("connect (DOCKER_HOST is {value:?})"),
             None => "connect (DOCKER_HOST is not set, so the local socket is used)".to_owned(),
         };
-        ClientBuilder::default().push(endpoint).connect().await.map_err(|error| match error {
+        builder.push(endpoint).connect().await.map_err(|error| match error {
             Error::Unreachable { endpoint, source, .. } => Error::Unreachable { what, endpoint, source },
             other => other,
         })
@@ -88,6 +98,24 @@ impl Client {
         Tasks::new(self.clone())
     }
 
+    /// The secrets.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        Secrets::new(self.clone())
+    }
+
+    /// The configs.
+    #[must_use]
+    pub fn configs(&self) -> Configs {
+        Configs::new(self.clone())
+    }
+
+    /// The networks of the swarm.
+    #[must_use]
+    pub fn networks(&self) -> Networks {
+        Networks::new(self.clone())
+    }
+
     /// The endpoint that calls go to first at the moment.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
@@ -101,7 +129,7 @@ impl Client {
 
     #[cfg(feature = "bollard")]
     pub(crate) fn request_timeout(&self) -> Duration {
-        self.engines.limits.request
+        self.engines.wire.limits.request
     }
 
     pub(crate) fn conflict_retries(&self) -> u32 {
@@ -118,10 +146,55 @@ impl Client {
         })
     }
 
+    /// Calls and hands out the answer piece by piece.
+    pub(crate) async fn open(&self, request: Request) -> Result<Opened> {
+        let request = request.stream();
+        let (answer, endpoint) = self.engines.send(&request).await?;
+        let missing = || Error::Decode {
+            what: request.what.clone(),
+            endpoint: endpoint.clone(),
+            problem: "it has no body".to_owned(),
+        };
+        let pieces = answer.stream.ok_or_else(missing)?;
+        Ok(Opened { pieces, what: request.what, endpoint })
+    }
+
+    /// Calls and hands out the answer's bytes.
+    pub(crate) async fn call_bytes(&self, request: Request) -> Result<(Bytes, Endpoint)> {
+        let (answer, endpoint) = self.engines.send(&request).await?;
+        Ok((answer.body, endpoint))
+    }
+
     /// Calls and drops the answer's body.
     pub(crate) async fn call_unit(&self, request: Request) -> Result<()> {
         self.engines.send(&request).await.map(|_| ())
     }
+}
+
+/// An answer that is read piece by piece.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pieces: Pieces,
+    what: String,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Opened {
+    /// The next piece, or `None` at the proper end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.pieces.next().await.map_err(|error| Error::Interrupted {
+            what: self.what.clone(),
+            endpoint: self.endpoint.clone(),
+            source: error.into(),
+        })
+    }
+}
+
+#[cfg(feature = "tls")]
+fn cert_path(env: impl Fn(&str) -> Option<String>) -> std::path::PathBuf {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    set("DOCKER_CERT_PATH")
+        .map_or_else(|| std::path::PathBuf::from(set("HOME").unwrap_or_default()).join(".docker"), Into::into)
 }
 
 impl fmt::Debug for Client {
@@ -145,7 +218,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("connect (DOCKER_HOST is \"unix:///nonexistent/docker.sock\"): "), "{text}");
         assert!(text.ends_with("check that the engine runs and that the address is right"), "{text}");
-        let text = from("https://h:2376").await.unwrap_err().to_string();
-        assert!(text.starts_with("DOCKER_HOST is \"https://h:2376\": TLS is not supported; use "), "{text}");
+        let text = from("ssh://h").await.unwrap_err().to_string();
+        assert!(text.starts_with("DOCKER_HOST is \"ssh://h\": ssh is not supported"), "{text}");
     }
 }

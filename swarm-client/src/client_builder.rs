@@ -8,7 +8,9 @@ use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::engines::Engines;
 use crate::error::{Error, Result};
-use crate::transport::Limits;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use crate::transport::{Limits, Wire};
 
 /// Settings of a [`Client`].
 #[derive(Clone)]
@@ -17,6 +19,8 @@ pub struct ClientBuilder {
     endpoints: Vec<Result<Endpoint, String>>,
     limits: Limits,
     conflict_retries: u32,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 impl ClientBuilder {
@@ -25,6 +29,13 @@ impl ClientBuilder {
     pub fn endpoint(mut self, endpoint: impl AsRef<str>) -> Self {
         let text = endpoint.as_ref();
         self.endpoints.push(text.parse().map_err(|_| text.to_owned()));
+        self
+    }
+
+    /// The certificates for endpoints with TLS (`https://HOST[:PORT]`). With several endpoints they hold for all.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -81,6 +92,22 @@ impl ClientBuilder {
         for endpoint in self.endpoints {
             endpoints.push(endpoint.or_else(|text| text.parse())?);
         }
+        #[cfg(feature = "tls")]
+        if self.tls.is_none()
+            && let Some(endpoint) = endpoints.iter().find(|e| matches!(e, Endpoint::Tls { .. }))
+        {
+            return Err(Error::Config {
+                setting: "endpoint",
+                value: endpoint.to_string(),
+                problem: "it wants TLS, and the client has no certificates".to_owned(),
+                advice: "give them with `tls(Tls::from_dir(..)?)`",
+            });
+        }
+        let wire = Wire {
+            limits: self.limits,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
         let mut endpoints = endpoints.into_iter();
         let Some(first) = endpoints.next() else {
             return Err(Error::Config {
@@ -90,7 +117,7 @@ impl ClientBuilder {
                 advice: "add at least one, such as unix:///var/run/docker.sock",
             });
         };
-        let engines = Engines::new(first, endpoints.collect(), self.limits, self.conflict_retries);
+        let engines = Engines::new(first, endpoints.collect(), wire, self.conflict_retries);
         engines.connect().await?;
         Ok(Client { engines: Arc::new(engines) })
     }
@@ -100,6 +127,8 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             conflict_retries: 60,
+            #[cfg(feature = "tls")]
+            tls: None,
             endpoints: Vec::new(),
             limits: Limits {
                 connect: Duration::from_secs(3),

@@ -6,12 +6,21 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// The address of one engine's API: `unix:///run/docker.sock` or `tcp://HOST[:PORT]` (port 2375 unless given).
+/// The address of one engine's API: `unix:///run/docker.sock`, `tcp://HOST[:PORT]` (port 2375 unless given), or, with the feature
+/// `tls`, `https://HOST[:PORT]` (port 2376 unless given).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// A socket in the file system.
     Unix(PathBuf),
+    /// HTTP over TLS over TCP, with certificates on both sides: see [`ClientBuilder::tls`](crate::ClientBuilder::tls).
+    #[cfg(feature = "tls")]
+    Tls {
+        /// A name, an IPv4 address, or an IPv6 address without brackets: what the engine's certificate must be for.
+        host: String,
+        /// The port.
+        port: u16,
+    },
     /// Plain HTTP over TCP. Whoever reaches it rules the machine, so it belongs on a trusted network only.
     Tcp {
         /// A name, an IPv4 address, or an IPv6 address without brackets.
@@ -41,8 +50,17 @@ impl Endpoint {
         match scheme {
             "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
             "unix" => Err(bad("the socket's path is not absolute")),
-            "tcp" | "http" => authority(rest.trim_end_matches('/')).map_err(bad),
-            "https" => Err(bad("TLS is not supported")),
+            "tcp" | "http" => {
+                let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_PORT).map_err(bad)?;
+                Ok(Self::Tcp { host, port })
+            }
+            #[cfg(feature = "tls")]
+            "https" => {
+                let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_TLS_PORT).map_err(bad)?;
+                Ok(Self::Tls { host, port })
+            }
+            #[cfg(not(feature = "tls"))]
+            "https" => Err(bad("this build has no TLS: it lacks the feature `tls`")),
             "ssh" => Err(bad("ssh is not supported, but a forwarded socket is")),
             "npipe" => Err(bad("named pipes are not supported")),
             _ => Err(bad("the scheme is not known")),
@@ -55,17 +73,28 @@ impl Endpoint {
         exists: impl Fn(&Path) -> bool,
     ) -> Result<Self> {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
-        if let Some(value) = set("DOCKER_TLS_VERIFY") {
+        let verify = set("DOCKER_TLS_VERIFY");
+        #[cfg(not(feature = "tls"))]
+        if let Some(value) = verify {
             return Err(Error::Config {
                 setting: "DOCKER_TLS_VERIFY",
                 value,
-                problem: "TLS is not supported".to_owned(),
-                advice: "unset it and reach the engine by its local socket or over a trusted network",
+                problem: "this build has no TLS: it lacks the feature `tls`".to_owned(),
+                advice: "enable it, or unset this and reach the engine by its local socket or over a trusted network",
             });
         }
         if let Some(value) = set("DOCKER_HOST") {
+            // With this setting docker's own command line speaks TLS to a tcp:// address.
+            #[cfg(feature = "tls")]
+            if verify.is_some()
+                && let Some(rest) = value.strip_prefix("tcp://")
+            {
+                return Self::parse("DOCKER_HOST", &format!("https://{rest}"));
+            }
             return Self::parse("DOCKER_HOST", &value);
         }
+        #[cfg(feature = "tls")]
+        let _ = verify;
         let rootless = set("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join("docker.sock"));
         let desktop = set("HOME").map(|dir| Path::new(&dir).join(".docker/run/docker.sock"));
         let default = PathBuf::from("/var/run/docker.sock");
@@ -79,6 +108,10 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            #[cfg(feature = "tls")]
+            Self::Tls { host, port } if host.contains(':') => write!(f, "https://[{host}]:{port}"),
+            #[cfg(feature = "tls")]
+            Self::Tls { host, port } => write!(f, "https://{host}:{port}"),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
         }
@@ -93,7 +126,7 @@ impl FromStr for Endpoint {
     }
 }
 
-fn authority(text: &str) -> std::result::Result<Endpoint, &'static str> {
+fn authority(text: &str, default: u16) -> std::result::Result<(String, u16), &'static str> {
     if text.contains('@') {
         return Err("user and password are not supported");
     }
@@ -121,14 +154,17 @@ fn authority(text: &str) -> std::result::Result<Endpoint, &'static str> {
         return Err("the host is missing");
     }
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default,
         Some(port) => port.parse::<u16>().ok().filter(|port| *port != 0).ok_or("the port is not readable")?,
     };
-    Ok(Endpoint::Tcp { host: host.to_owned(), port })
+    Ok((host.to_owned(), port))
 }
 
 /// Docker's registered port for the API without TLS.
 const DEFAULT_PORT: u16 = 2375;
+/// The one for the API with TLS.
+#[cfg(feature = "tls")]
+const DEFAULT_TLS_PORT: u16 = 2376;
 
 #[cfg(test)]
 mod tests {
@@ -160,7 +196,6 @@ mod tests {
             "",
             "x",
             "unix://rel",
-            "https://h:1",
             "ssh://h",
             "npipe:////./pipe",
             "tcp://",
@@ -190,14 +225,19 @@ mod tests {
         assert_eq!(from(&[("DOCKER_HOST", "")], "").unwrap(), Endpoint::Unix("/var/run/docker.sock".into()));
         let rootless = from(&[("XDG_RUNTIME_DIR", "/run/user/7")], "/run/user/7/docker.sock").unwrap();
         assert_eq!(rootless, Endpoint::Unix("/run/user/7/docker.sock".into()));
-        let tls = from(&[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_HOST", "tcp://h:1")], "").unwrap_err();
-        assert!(tls.to_string().starts_with("DOCKER_TLS_VERIFY is \"1\": TLS is not supported"), "{tls}");
+        let tls = from(&[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_HOST", "tcp://h")], "");
+        #[cfg(feature = "tls")]
+        assert_eq!(tls.unwrap(), Endpoint::Tls { host: "h".into(), port: 2376 });
+        #[cfg(not(feature = "tls"))]
+        assert!(
+            tls.unwrap_err().to_string().starts_with("DOCKER_TLS_VERIFY is \"1\": this build has no TLS")
+        );
     }
 
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
         #[test]
-        fn no_text_makes_it_panic(text in "(tcp|unix|http)?(://)?[\\[\\]:@/a-z0-9.]{0,20}") {
+        fn no_text_makes_it_panic(text in "(tcp|unix|https?)?(://)?[\\[\\]:@/a-z0-9.]{0,20}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 proptest::prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), endpoint);
             }

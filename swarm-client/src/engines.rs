@@ -11,14 +11,14 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::reason::Reason;
 use crate::request::{ApiVersion, Request, Target, without_secrets};
-use crate::transport::{Answer, Limits, exchange};
+use crate::transport::{Answer, Call, Limits, Wire, exchange};
 
 /// The engines and what is known of them.
 pub(crate) struct Engines {
     first: Site,
     others: Vec<Site>,
     current: AtomicUsize,
-    pub(crate) limits: Limits,
+    pub(crate) wire: Wire,
     pub(crate) conflict_retries: u32,
 }
 
@@ -43,16 +43,16 @@ impl Site {
 }
 
 impl Engines {
-    pub(crate) fn new(first: Endpoint, others: Vec<Endpoint>, limits: Limits, conflict_retries: u32) -> Self {
+    pub(crate) fn new(first: Endpoint, others: Vec<Endpoint>, wire: Wire, conflict_retries: u32) -> Self {
         let others = others.into_iter().map(Site::new).collect();
-        Self { first: Site::new(first), others, current: AtomicUsize::new(0), limits, conflict_retries }
+        Self { first: Site::new(first), others, current: AtomicUsize::new(0), wire, conflict_retries }
     }
 
     /// Finds the first engine that answers at all.
     pub(crate) async fn connect(&self) -> Result<()> {
         let mut attempts = Vec::new();
         for (index, site) in self.sites().enumerate() {
-            match self.negotiate(site, self.limits.end()).await {
+            match self.negotiate(site, self.wire.limits.end()).await {
                 Ok(_) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(());
@@ -123,7 +123,7 @@ impl Engines {
     /// One request to one engine. If another release has taken its place and refuses the version that was settled with the
     /// former one, which proves that nothing was done, a version is settled anew, once. All of it shares the time of one request.
     async fn ask(&self, site: &Site, request: &Request) -> Result<Answer> {
-        let limits = Limits { request: self.limits.request.max(request.at_least), ..self.limits };
+        let limits = Limits { request: self.wire.limits.request.max(request.at_least), ..self.wire.limits };
         let end = limits.end();
         let known = site.version();
         let version = match known {
@@ -149,16 +149,16 @@ impl Engines {
         end: Instant,
     ) -> Result<Answer> {
         let path = request.path(version);
-        let result = exchange(
-            &site.endpoint,
-            &request.method,
-            &path,
-            request.body.clone(),
-            &request.what,
-            limits,
-            end,
-        )
-        .await;
+        let call = Call {
+            endpoint: &site.endpoint,
+            method: &request.method,
+            path: &path,
+            headers: &request.headers,
+            body: request.body.clone(),
+            what: &request.what,
+            stream: request.stream,
+        };
+        let result = exchange(&self.wire, call, limits, end).await;
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
@@ -184,27 +184,34 @@ impl Engines {
     /// Asks an engine which API version it speaks, and settles on one.
     async fn negotiate(&self, site: &Site, end: Instant) -> Result<ApiVersion> {
         let what = "ask for the API version";
-        let answer = exchange(&site.endpoint, &Method::GET, "/_ping", None, what, self.limits, end)
-            .await
-            .map_err(|error| {
-                match error {
-                    // The version is asked for before the request is sent, so whatever happens here did nothing.
-                    Error::Interrupted { endpoint, source, .. } => Error::Unreachable {
-                        what: what.to_owned(),
-                        endpoint,
-                        source: std::io::Error::other(source),
-                    },
-                    Error::Timeout { endpoint, after, .. } => Error::Unreachable {
-                        what: what.to_owned(),
-                        endpoint,
-                        source: std::io::Error::new(
-                            std::io::ErrorKind::TimedOut,
-                            format!("no answer within {after:?}"),
-                        ),
-                    },
-                    other => other,
-                }
-            })?;
+        let call = Call {
+            endpoint: &site.endpoint,
+            method: &Method::GET,
+            path: "/_ping",
+            headers: &[],
+            body: None,
+            what,
+            stream: false,
+        };
+        let answer = exchange(&self.wire, call, self.wire.limits, end).await.map_err(|error| {
+            match error {
+                // The version is asked for before the request is sent, so whatever happens here did nothing.
+                Error::Interrupted { endpoint, source, .. } => Error::Unreachable {
+                    what: what.to_owned(),
+                    endpoint,
+                    source: std::io::Error::other(source),
+                },
+                Error::Timeout { endpoint, after, .. } => Error::Unreachable {
+                    what: what.to_owned(),
+                    endpoint,
+                    source: std::io::Error::new(
+                        std::io::ErrorKind::TimedOut,
+                        format!("no answer within {after:?}"),
+                    ),
+                },
+                other => other,
+            }
+        })?;
         if !answer.status.is_success() {
             return Err(refusal(what, &site.endpoint, &answer));
         }

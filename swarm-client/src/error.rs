@@ -118,6 +118,34 @@ pub enum Error {
         /// How often.
         attempts: u32,
     },
+    /// Something counts the service's replicas at the moment: see [`Hold`](crate::Hold).
+    #[error("scale service {service:?}: it is held by {by} until {} s after 1970; wait for its end", until.as_secs())]
+    Held {
+        /// The service.
+        service: String,
+        /// What goes on.
+        by: String,
+        /// When the hold ends by itself, since 1970.
+        until: Duration,
+    },
+    /// A wait was over before what was waited for came about.
+    #[error("{what}: not within {after:?}: {last}")]
+    Deadline {
+        /// What was waited for.
+        what: String,
+        /// How long was waited.
+        after: Duration,
+        /// How it stood at last.
+        last: String,
+    },
+    /// Several steps were wanted, and this one ended badly; those before it stand.
+    #[error("{what}: {outcome}; look at the service, then repeat it")]
+    Step {
+        /// What was tried.
+        what: String,
+        /// How it ended.
+        outcome: crate::outcome::Outcome,
+    },
     /// The engine did not become a member of the swarm.
     #[error(
         "{what}: the engine is {state} after {waited:?}: {message}; check the addresses and the token, leave, and join again"
@@ -153,6 +181,12 @@ impl Error {
         self.reason() == Some(Reason::AlreadyExists)
     }
 
+    /// Something still uses the object, so it cannot be removed.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.reason() == Some(Reason::InUse)
+    }
+
     /// A name matches more than one object, such as a host's old entry and its new one.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
@@ -169,6 +203,12 @@ impl Error {
     #[must_use]
     pub fn is_not_in_swarm(&self) -> bool {
         self.all(&|e| e.reason() == Some(Reason::NotInSwarm))
+    }
+
+    /// Something else counts the service's replicas at the moment.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Held { .. })
     }
 
     /// The engine is in a swarm already.
@@ -204,7 +244,7 @@ impl Error {
     /// No answer came in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        self.any(&|e| matches!(e, Self::Timeout { .. }))
+        self.any(&|e| matches!(e, Self::Timeout { .. } | Self::Deadline { .. }))
     }
 
     /// True if a write may have been done although it failed: look before you repeat what must not happen twice.
@@ -225,7 +265,9 @@ impl Error {
             Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::Timeout { .. }
-            | Self::Contended { .. } => true,
+            | Self::Contended { .. }
+            | Self::Held { .. }
+            | Self::Deadline { .. } => true,
             Self::Engine { reason, status, .. } => match reason {
                 Reason::Conflict | Reason::NoLeader | Reason::LeaderLost | Reason::ManagerStarting => true,
                 Reason::Other => matches!(status, 429 | 500 | 502 | 503 | 504),

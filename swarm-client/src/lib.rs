@@ -37,6 +37,7 @@
 pub mod model;
 
 mod backoff;
+mod blobs;
 #[cfg(feature = "bollard")]
 mod bollard_client;
 mod client;
@@ -45,38 +46,68 @@ mod convergence;
 mod endpoint;
 mod engines;
 mod error;
+mod hold;
+mod images;
+mod logs;
 mod modify;
+mod networks;
 mod nodes;
 mod outcome;
 mod pending;
 mod reach;
+mod reach_network;
 mod reason;
+mod registry;
 mod request;
+mod rollback;
 mod rollout;
+mod rotate;
+mod service_verbs;
 mod services;
 mod swarm;
+mod swarm_keys;
 mod tasks;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 #[cfg(feature = "bollard")]
 pub use bollard;
 
+pub use blobs::{Configs, Secrets};
 pub use client::Client;
 pub use client_builder::ClientBuilder;
 pub use endpoint::Endpoint;
 pub use error::{Error, ModifyError, Result};
+pub use hold::{HOLD_LABEL, Hold};
+pub use images::PinnedImage;
+#[doc(hidden)]
+pub use logs::LogDecoder;
+pub use logs::{LogLine, LogOptions, LogStream, Logs};
 pub use model::{
-    Availability, EndpointMode, EngineInfo, FailureAction, Healthcheck, JoinToken, LocalNodeState, Nanos,
-    Node, NodeId, NodeSpec, Role, Service, ServiceId, ServiceSpec, ServiceSpecBuilder, Swarm, SwarmInfo,
-    SwarmSpec, Task, TaskId, TaskState, UpdateConfig, UpdateOrder,
+    Availability, Config, ConfigId, ConfigSpec, EndpointMode, EngineInfo, FailureAction, Healthcheck,
+    JoinToken, LocalNodeState, Nanos, Network, NetworkId, NetworkSpec, Node, NodeId, NodeSpec, Role, Secret,
+    SecretId, SecretSpec, Service, ServiceId, ServiceSpec, ServiceSpecBuilder, Swarm, SwarmInfo, SwarmSpec,
+    Task, TaskId, TaskState, UnlockKey, UpdateConfig, UpdateOrder,
 };
 pub use modify::Modified;
+pub use networks::Networks;
 pub use nodes::Nodes;
 pub use outcome::{Diagnosis, Outcome};
 pub use pending::{Clause, PendingReason};
 pub use reach::{TaskEndpoint, endpoints, reachable_ports};
+pub use reach_network::{
+    IngressEndpoint, TaskAddress, VirtualAddress, ingress_endpoints, task_addresses, virtual_addresses,
+};
 pub use reason::Reason;
+pub use registry::RegistryAuth;
+pub use rollback::{ROLLBACK_LABEL, RollbackSource};
 pub use rollout::Rollout;
+pub use rotate::{ROTATION_LABEL, Rotation};
+pub use service_verbs::{RollbackOptions, RolledBack};
 pub use services::Services;
 pub use swarm::{InitOptions, JoinOptions, SwarmApi};
+pub use swarm_keys::Quorum;
 pub use tasks::Tasks;
+#[cfg(feature = "tls")]
+pub use tls::Tls;

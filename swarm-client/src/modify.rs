@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::error::{Error, ModifyError, Result};
 use crate::model::{Node, NodeSpec, Service, ServiceSpec, Swarm, SwarmSpec};
 use crate::request::Request;
+use crate::rollback;
 
 /// What a change did.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,8 @@ pub(crate) trait Object: DeserializeOwned {
     /// True if this is its full id or its exact name. The engine takes a part of an id too, which must not hit by accident.
     fn is_called(&self, name: &str) -> bool;
     fn spec(&self) -> &Self::Spec;
+    /// Takes along what a write of `next` would lose.
+    fn carry(&self, _next: &mut Self::Spec) {}
     fn read(name: &str) -> Request;
     fn replace(&self, what: String, spec: &Self::Spec) -> Result<Request>;
 }
@@ -51,6 +54,10 @@ impl Object for Service {
 
     fn spec(&self) -> &ServiceSpec {
         &self.spec
+    }
+
+    fn carry(&self, next: &mut ServiceSpec) {
+        rollback::carry(self, next);
     }
 
     fn read(name: &str) -> Request {
@@ -130,12 +137,37 @@ pub(crate) async fn get_opt<T: Object>(client: &Client, name: &str) -> Result<Op
     }
 }
 
-/// Reads, changes and writes until no other writer came between. `repeatable` says that applying the change twice is the same
-/// as once, so that a write with an unknown outcome may be sent to the next manager.
+/// How a change is written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct How {
+    /// Applying the change twice is the same as once, so that a write with an unknown outcome may be sent to the next manager.
+    repeatable: bool,
+    /// More for the write's query. With some, it is written although the spec stays as it is.
+    query: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl How {
+    pub(crate) const fn repeatable(repeatable: bool) -> Self {
+        Self { repeatable, query: Vec::new(), headers: Vec::new() }
+    }
+
+    pub(crate) fn query(mut self, key: &'static str, value: &'static str) -> Self {
+        self.query.push((key, value));
+        self
+    }
+
+    pub(crate) fn header(mut self, key: &'static str, value: String) -> Self {
+        self.headers.push((key, value));
+        self
+    }
+}
+
+/// Reads, changes and writes until no other writer came between.
 pub(crate) async fn modify<T: Object, E>(
     client: &Client,
     name: &str,
-    repeatable: bool,
+    how: How,
     mut change: impl FnMut(&T, &mut T::Spec) -> Result<(), E>,
 ) -> Result<Modified<T::Spec>, ModifyError<E>> {
     let what = format!("update {} {name:?}", T::KIND);
@@ -146,10 +178,17 @@ pub(crate) async fn modify<T: Object, E>(
         let mut spec = object.spec().clone();
         change(&object, &mut spec).map_err(ModifyError::Refused)?;
         attempts += 1;
-        if spec == *object.spec() {
+        if spec == *object.spec() && how.query.is_empty() {
             return Ok(Modified { spec, written: false, attempts });
         }
-        let request = object.replace(what.clone(), &spec)?.repeatable(repeatable);
+        object.carry(&mut spec);
+        let mut request = object.replace(what.clone(), &spec)?.repeatable(how.repeatable);
+        for (key, value) in &how.query {
+            request = request.query(key, value);
+        }
+        for (key, value) in &how.headers {
+            request = request.header(key, value.clone());
+        }
         match client.call_unit(request).await {
             Ok(()) => return Ok(Modified { spec, written: true, attempts }),
             Err(error) if error.is_conflict() => {

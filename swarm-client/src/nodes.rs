@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{Availability, Node, NodeSpec};
-use crate::modify::{self, Modified};
+use crate::model::{Availability, Node, NodeSpec, Role};
+use crate::modify::{self, How, Modified};
 use crate::request::Request;
 
 /// The nodes of the swarm. A `name` is an exact host name or a full id, never a part of one. Two nodes with the same host name
@@ -70,6 +70,68 @@ impl Nodes {
         self.change(name.as_ref(), true, |spec| spec.availability = Some(availability.clone())).await
     }
 
+    /// Lets a node take new tasks. What moved away while it could not does not come back by itself: see
+    /// [`Client::plan_rebalance`].
+    ///
+    /// # Errors
+    /// As for [`modify`](Self::modify).
+    pub async fn activate(&self, name: impl AsRef<str>) -> Result<Modified<NodeSpec>> {
+        self.set_availability(name, Availability::Active).await
+    }
+
+    /// Lets a node keep its tasks and take no new ones.
+    ///
+    /// # Errors
+    /// As for [`modify`](Self::modify).
+    pub async fn pause(&self, name: impl AsRef<str>) -> Result<Modified<NodeSpec>> {
+        self.set_availability(name, Availability::Pause).await
+    }
+
+    /// Makes a node a manager. It takes part once it has its new certificate, some seconds later.
+    ///
+    /// # Errors
+    /// As for [`modify`](Self::modify).
+    pub async fn promote(&self, name: impl AsRef<str>) -> Result<Modified<NodeSpec>> {
+        self.change(name.as_ref(), true, |spec| spec.role = Some(Role::Manager)).await
+    }
+
+    /// Makes a manager a worker. Before it is removed, wait until it is one:
+    /// [`conditions::is_worker`](crate::conditions::is_worker).
+    ///
+    /// # Errors
+    /// [`Error::is_quorum_at_risk`](crate::Error::is_quorum_at_risk); else as for [`modify`](Self::modify).
+    pub async fn demote(&self, name: impl AsRef<str>) -> Result<Modified<NodeSpec>> {
+        self.change(name.as_ref(), true, |spec| spec.role = Some(Role::Worker)).await
+    }
+
+    /// Sets a label, which placement constraints can use as `node.labels.KEY`.
+    ///
+    /// # Errors
+    /// As for [`modify`](Self::modify).
+    pub async fn set_label(
+        &self,
+        name: impl AsRef<str>,
+        key: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Modified<NodeSpec>> {
+        let (key, value) = (key.into(), value.into());
+        self.change(name.as_ref(), true, |spec| {
+            spec.labels.insert(key.clone(), value.clone());
+        })
+        .await
+    }
+
+    /// Removes a label; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As for [`modify`](Self::modify).
+    pub async fn remove_label(&self, name: impl AsRef<str>, key: &str) -> Result<Modified<NodeSpec>> {
+        self.change(name.as_ref(), true, |spec| {
+            spec.labels.remove(key);
+        })
+        .await
+    }
+
     /// Removes a node's entry. Without `force` only a node that is down can be removed; with it, a node at work is cut off
     /// from the swarm.
     ///
@@ -90,7 +152,7 @@ impl Nodes {
         repeatable: bool,
         mut change: impl FnMut(&mut NodeSpec),
     ) -> Result<Modified<NodeSpec>> {
-        let result = modify::modify(&self.client, name, repeatable, |_: &Node, spec| {
+        let result = modify::modify(&self.client, name, How::repeatable(repeatable), |_: &Node, spec| {
             change(spec);
             Ok::<(), Infallible>(())
         });

@@ -16,6 +16,8 @@ pub enum Reason {
     NotFound,
     /// The name is taken.
     AlreadyExists,
+    /// Something still uses the object.
+    InUse,
     /// The engine is a worker.
     NotManager,
     /// The engine is a manager that still starts, or that does not find the others.
@@ -82,6 +84,7 @@ impl Reason {
             Self::Conflict => "read the object again and repeat the change",
             Self::NotFound => "check the name",
             Self::AlreadyExists => "choose another name or update what exists",
+            Self::InUse => "remove what uses it first",
             Self::NotManager => "send it to a swarm manager",
             Self::ManagerStarting => "wait, or look at the other managers",
             Self::NotInSwarm => "run `docker swarm init` or join a swarm first",
@@ -109,6 +112,7 @@ impl fmt::Display for Reason {
             Self::Conflict => "conflict",
             Self::NotFound => "not found",
             Self::AlreadyExists => "name taken",
+            Self::InUse => "in use",
             Self::NotManager => "not a manager",
             Self::ManagerStarting => "manager not ready",
             Self::NotInSwarm => "not in a swarm",
@@ -142,6 +146,8 @@ fn by_status(status: u16) -> Reason {
 const TABLE: &[(&str, Reason)] = &[
     ("update out of sequence", Reason::Conflict),
     ("name conflicts with an existing object", Reason::AlreadyExists),
+    ("is in use by", Reason::InUse),
+    ("has active endpoints", Reason::InUse),
     ("timeout was reached before node joined", Reason::JoinPending),
     ("swarm is encrypted and needs to be unlocked", Reason::Locked),
     ("swarm certificates have expired", Reason::CertificateExpired),
@@ -180,6 +186,18 @@ mod tests {
             "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service web already exists",
             Reason::AlreadyExists,
         ),
+        (
+            400,
+            "rpc error: code = InvalidArgument desc = secret 'pw' is in use by the following service: web",
+            Reason::InUse,
+        ),
+        (
+            400,
+            "rpc error: code = FailedPrecondition desc = network ab is in use by service cd",
+            Reason::InUse,
+        ),
+        (403, "error while removing network: network back id ab has active endpoints", Reason::InUse),
+        (409, "network with name back already exists", Reason::AlreadyExists),
         (
             503,
             "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this \

@@ -20,7 +20,7 @@ pub(crate) enum Target {
 }
 
 /// One call of the engine's API.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     /// Path and query after the version, percent-encoded.
@@ -33,6 +33,9 @@ pub(crate) struct Request {
     pub(crate) repeatable: bool,
     /// The engine may take this long, whatever the client's timeout.
     pub(crate) at_least: Duration,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// True if a success is read piece by piece.
+    pub(crate) stream: bool,
 }
 
 impl Request {
@@ -62,7 +65,27 @@ impl Request {
             what,
             repeatable,
             at_least: Duration::ZERO,
+            headers: Vec::new(),
+            stream: false,
         }
+    }
+
+    /// Takes a path whose middle has slashes of its own, as an image's name has.
+    pub(crate) fn raw_path(mut self, before: &str, middle: &str, after: &str) -> Self {
+        self.path.push_str(before);
+        for (index, segment) in middle.split('/').enumerate() {
+            if index > 0 {
+                self.path.push('/');
+            }
+            // Not what would lead elsewhere.
+            if segment == "." || segment == ".." {
+                self.path.push_str("%2E");
+            } else {
+                encode(segment, &mut self.path);
+            }
+        }
+        self.path.push_str(after);
+        self
     }
 
     pub(crate) fn query(mut self, key: &str, value: &str) -> Self {
@@ -106,6 +129,17 @@ impl Request {
 
     pub(crate) fn at_least(mut self, timeout: Duration) -> Self {
         self.at_least = timeout;
+        self
+    }
+
+    /// Adds a header. Its value is never logged.
+    pub(crate) fn header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn stream(mut self) -> Self {
+        self.stream = true;
         self
     }
 

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use crate::client::Client;
 use crate::error::{Error, ModifyError, Result};
+use crate::hold;
 use crate::model::{Service, ServiceId, ServiceSpec, Task};
-use crate::modify::{self, Modified};
+use crate::modify::{self, How, Modified};
 use crate::reach::{self, TaskEndpoint};
 use crate::request::Request;
 use crate::rollout::Rollout;
@@ -16,7 +17,7 @@ use crate::rollout::Rollout;
 /// The services of the swarm. A `name` is an exact name or a full id, never a part of one.
 #[derive(Debug, Clone)]
 pub struct Services {
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl Services {
@@ -29,13 +30,15 @@ impl Services {
     /// # Errors
     /// [`Error::is_already_exists`] if the name is taken.
     pub async fn create(&self, spec: &ServiceSpec) -> Result<ServiceId> {
+        self.created(Self::create_request(spec)?).await
+    }
+
+    pub(crate) async fn created(&self, request: Request) -> Result<ServiceId> {
         #[derive(Deserialize)]
         struct Created {
             #[serde(rename = "ID")]
             id: ServiceId,
         }
-        let request =
-            Request::post(format!("create service {:?}", spec.name), &["services", "create"]).json(spec)?;
         Ok(self.client.call::<Created>(request).await?.id)
     }
 
@@ -91,10 +94,11 @@ impl Services {
         name: impl AsRef<str>,
         mut change: impl FnMut(&mut ServiceSpec),
     ) -> Result<Modified<ServiceSpec>> {
-        let result = modify::modify(&self.client, name.as_ref(), false, |_: &Service, spec| {
-            change(spec);
-            Ok::<(), Infallible>(())
-        });
+        let result =
+            modify::modify(&self.client, name.as_ref(), How::repeatable(false), |_: &Service, spec| {
+                change(spec);
+                Ok::<(), Infallible>(())
+            });
         modify::never_refused(result.await)
     }
 
@@ -125,16 +129,20 @@ impl Services {
         name: impl AsRef<str>,
         change: impl FnMut(&Service, &mut ServiceSpec) -> Result<(), E>,
     ) -> Result<Modified<ServiceSpec>, ModifyError<E>> {
-        modify::modify(&self.client, name.as_ref(), false, change).await
+        modify::modify(&self.client, name.as_ref(), How::repeatable(false), change).await
     }
 
-    /// Sets a service's replicas and nothing else.
+    /// Sets a service's replicas and nothing else (but see [`rollback`](Self::rollback) for what it may write down).
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless the service is replicated; else as for [`modify`](Self::modify).
+    /// [`Error::is_held`] while a drain or rebalance counts the replicas; [`Error::Invalid`] unless the service is replicated; else as for [`modify`](Self::modify).
     pub async fn scale(&self, name: impl AsRef<str>, replicas: u64) -> Result<Modified<ServiceSpec>> {
         let name = name.as_ref();
-        let result = modify::modify(&self.client, name, true, |_: &Service, spec: &mut ServiceSpec| {
+        let how = How::repeatable(true);
+        let result = modify::modify(&self.client, name, how, |service: &Service, spec: &mut ServiceSpec| {
+            if let Some(hold) = service.hold(hold::now()) {
+                return Err(hold.error(name));
+            }
             if spec.set_replicas(replicas) {
                 Ok(())
             } else {

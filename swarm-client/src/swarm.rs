@@ -9,15 +9,15 @@ use tracing::{info, warn};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::model::{JoinToken, LocalNodeState, NodeId, Role, Swarm, SwarmSpec};
-use crate::modify::{self, Modified};
+use crate::model::{Availability, JoinToken, LocalNodeState, NodeId, Role, Swarm, SwarmSpec};
+use crate::modify::{self, How, Modified};
 use crate::reason::Reason;
 use crate::request::{Request, Target};
 
 /// The swarm as a whole. `init`, `join` and `leave` act on one machine, so they refuse a client with several endpoints.
 #[derive(Debug, Clone)]
 pub struct SwarmApi {
-    client: Client,
+    pub(crate) client: Client,
 }
 
 /// How to make a swarm.
@@ -35,6 +35,10 @@ pub struct InitOptions {
     pub data_path_addr: Option<String>,
     /// Subnets from which overlay networks take theirs, such as `10.20.0.0/16`. Empty is the engine's choice.
     pub default_addr_pool: Vec<String>,
+    /// Whether a manager that restarts waits for the unlock key.
+    pub autolock: bool,
+    /// Whether this manager runs tasks; `None` is the engine's active.
+    pub availability: Option<Availability>,
     /// Makes a new swarm out of what this manager remembers, when the others are lost for good.
     pub force_new_cluster: bool,
 }
@@ -48,6 +52,8 @@ impl Default for InitOptions {
             task_history_limit: None,
             data_path_addr: None,
             default_addr_pool: Vec::new(),
+            autolock: false,
+            availability: None,
             force_new_cluster: false,
         }
     }
@@ -64,6 +70,8 @@ pub struct JoinOptions {
     pub remote_addrs: Vec<String>,
     /// The secret, which also says in which role.
     pub token: JoinToken,
+    /// Whether the node takes tasks; `None` is the engine's active.
+    pub availability: Option<Availability>,
 }
 
 impl JoinOptions {
@@ -74,6 +82,7 @@ impl JoinOptions {
             advertise_addr: String::new(),
             remote_addrs: remote_addrs.into_iter().map(Into::into).collect(),
             token,
+            availability: None,
         }
     }
 }
@@ -95,6 +104,9 @@ impl SwarmApi {
         if let Some(limit) = options.task_history_limit {
             spec.set_task_history_limit(limit);
         }
+        if options.autolock {
+            spec.set_autolock(true);
+        }
         let mut body = json!({
             "ListenAddr": options.listen_addr,
             "AdvertiseAddr": options.advertise_addr,
@@ -103,6 +115,13 @@ impl SwarmApi {
         });
         if let Some(addr) = options.data_path_addr {
             body["DataPathAddr"] = addr.into();
+        }
+        if options.autolock {
+            // The engine reads this one at init, and the one in the spec later.
+            body["AutoLockManagers"] = true.into();
+        }
+        if let Some(availability) = options.availability {
+            body["Availability"] = availability.as_str().into();
         }
         if !options.default_addr_pool.is_empty() {
             body["DefaultAddrPool"] = options.default_addr_pool.into();
@@ -138,12 +157,15 @@ impl SwarmApi {
             if left.is_zero() {
                 break;
             }
-            let body = json!({
+            let mut body = json!({
                 "ListenAddr": options.listen_addr,
                 "AdvertiseAddr": options.advertise_addr,
                 "RemoteAddrs": [addr],
                 "JoinToken": options.token.expose(),
             });
+            if let Some(availability) = &options.availability {
+                body["Availability"] = availability.as_str().into();
+            }
             let request = Request::post(format!("{what} through {addr}"), &["swarm", "join"]).json(&body)?;
             let joining = self.client.call_unit(request.target(Target::OneEngine).at_least(SLOW));
             match timeout(left, joining).await {
@@ -236,12 +258,12 @@ impl SwarmApi {
         self.change(true, |spec| spec.set_task_history_limit(limit)).await
     }
 
-    async fn change(
+    pub(crate) async fn change(
         &self,
         repeatable: bool,
         mut change: impl FnMut(&mut SwarmSpec),
     ) -> Result<Modified<SwarmSpec>> {
-        let result = modify::modify(&self.client, "", repeatable, |_: &Swarm, spec| {
+        let result = modify::modify(&self.client, "", How::repeatable(repeatable), |_: &Swarm, spec| {
             change(spec);
             Ok::<(), Infallible>(())
         });

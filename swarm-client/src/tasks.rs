@@ -1,9 +1,9 @@
 //! The tasks of the swarm.
 
 use crate::client::Client;
-use crate::error::Result;
-use crate::model::{NodeId, ServiceId, Task};
-use crate::request::Request;
+use crate::error::{Error, Result};
+use crate::model::{NodeId, ServiceId, Task, task_read};
+use crate::request::{Request, without_values};
 
 /// The tasks of the swarm, those of the past that it still remembers included.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl Tasks {
     /// # Errors
     /// If they cannot be read.
     pub async fn list(&self) -> Result<Vec<Task>> {
-        self.client.call(Request::get("list tasks", &["tasks"])).await
+        self.read(Request::get("list tasks", &["tasks"])).await
     }
 
     /// The tasks of the service with this exact name or full id.
@@ -39,9 +39,19 @@ impl Tasks {
     pub async fn list_for_node(&self, id: &NodeId) -> Result<Vec<Task>> {
         let request = Request::get(format!("list the tasks of node {id}"), &["tasks"])
             .filters(&[("node", id.as_str())]);
-        let mut tasks: Vec<Task> = self.client.call(request).await?;
+        let mut tasks = self.read(request).await?;
         tasks.retain(|task| task.node_id.as_ref() == Some(id));
         Ok(tasks)
+    }
+
+    async fn read(&self, request: Request) -> Result<Vec<Task>> {
+        let what = request.what.clone();
+        let (bytes, endpoint) = self.client.call_bytes(request).await?;
+        task_read::tasks(&bytes).map_err(|error| Error::Decode {
+            what,
+            endpoint,
+            problem: without_values(&error.to_string()),
+        })
     }
 
     /// A service's tasks; those of its present spec only if `up_to_date`. That filter is not in the engine's description, but
@@ -52,7 +62,7 @@ impl Tasks {
             filters.push(("_up-to-date", "true"));
         }
         let request = Request::get(format!("list the tasks of service {id}"), &["tasks"]).filters(&filters);
-        let mut tasks: Vec<Task> = self.client.call(request).await?;
+        let mut tasks = self.read(request).await?;
         tasks.retain(|task| task.service_id == *id);
         Ok(tasks)
     }

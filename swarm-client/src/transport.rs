@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// How long to wait, and how much to read.
 #[derive(Debug, Clone, Copy)]
@@ -45,91 +47,82 @@ impl Limits {
 
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A whole answer.
+/// How engines are reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    pub(crate) limits: Limits,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Wire {
+    #[cfg(test)]
+    pub(crate) fn plain(limits: Limits) -> Self {
+        Self {
+            limits,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+/// What is asked of one engine.
+pub(crate) struct Call<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'static str, String)],
+    pub(crate) body: Option<Bytes>,
+    pub(crate) what: &'a str,
+    /// True if a success is read piece by piece rather than as a whole.
+    pub(crate) stream: bool,
+}
+
+/// An answer: whole, or a success whose body is still to be read.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) stream: Option<Pieces>,
 }
 
-/// Sends one request and reads the whole answer, within the limits and before `end`, since a call can take several exchanges.
-/// [`Error::Unreachable`] means that nothing was sent.
-pub(crate) async fn exchange(
-    endpoint: &Endpoint,
-    method: &Method,
-    path: &str,
-    body: Option<Bytes>,
-    what: &str,
-    limits: Limits,
-    end: Instant,
-) -> Result<Answer> {
-    let limits = limits.until(end);
-    let unreachable =
-        |source: io::Error| Error::Unreachable { what: what.to_owned(), endpoint: endpoint.clone(), source };
-    match endpoint {
-        Endpoint::Tcp { host, port } => {
-            let stream = connected(tokio::net::TcpStream::connect((host.as_str(), *port)), limits)
-                .await
-                .map_err(unreachable)?;
-            stream.set_nodelay(true).map_err(unreachable)?;
-            talk(stream, endpoint, method, path, body, what, limits.until(end)).await
+/// The rest of an answer, piece by piece. Dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    body: Incoming,
+    _driver: Driver,
+}
+
+impl Pieces {
+    /// The next piece, or `None` at the proper end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
         }
-        #[cfg(unix)]
-        Endpoint::Unix(socket) => {
-            let stream =
-                connected(tokio::net::UnixStream::connect(socket), limits).await.map_err(unreachable)?;
-            talk(stream, endpoint, method, path, body, what, limits.until(end)).await
-        }
-        #[cfg(not(unix))]
-        Endpoint::Unix(_) => Err(unreachable(io::Error::from(io::ErrorKind::Unsupported))),
+        Ok(None)
     }
 }
 
-async fn connected<S>(connecting: impl Future<Output = io::Result<S>>, limits: Limits) -> io::Result<S> {
-    timeout(limits.connect, connecting).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", limits.connect)))
-    })
-}
-
-async fn talk<S>(
-    stream: S,
-    endpoint: &Endpoint,
-    method: &Method,
-    path: &str,
-    body: Option<Bytes>,
-    what: &str,
-    limits: Limits,
-) -> Result<Answer>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let talking = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let _driver = Driver(tokio::spawn(async move {
-            // Its error reaches the caller through the response.
-            let _ = connection.await;
-        }));
-        let mut request = hyper::Request::builder()
-            .method(method)
-            .uri(path)
-            // The engine wants some host, and does not look at it.
-            .header(header::HOST, "docker")
-            .header(header::USER_AGENT, concat!("swarm-client/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONNECTION, "close");
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let response = sender.send_request(request.body(Full::new(body.unwrap_or_default()))?).await?;
-        let (head, body) = response.into_parts();
-        let body = collect(body, limits.body).await?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Answer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+/// Sends one request and reads the answer, within the limits and before `end`, since a call can take several exchanges.
+/// [`Error::Unreachable`] means that nothing was sent.
+pub(crate) async fn exchange(wire: &Wire, call: Call<'_>, limits: Limits, end: Instant) -> Result<Answer> {
+    let stream = match timeout(limits.until(end).connect, connect(wire, call.endpoint)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no connection within {:?}", limits.until(end).connect.max(limits.connect)),
+        )),
     };
-    match timeout(limits.request, talking).await {
+    let stream = stream.map_err(|source| Error::Unreachable {
+        what: call.what.to_owned(),
+        endpoint: call.endpoint.clone(),
+        source,
+    })?;
+    let (what, endpoint, limits) = (call.what, call.endpoint, limits.until(end));
+    match timeout(limits.request, talk(stream, call, limits)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => {
             Err(Error::Interrupted { what: what.to_owned(), endpoint: endpoint.clone(), source })
@@ -138,6 +131,70 @@ where
             Err(Error::Timeout { what: what.to_owned(), endpoint: endpoint.clone(), after: limits.request })
         }
     }
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+async fn connect(wire: &Wire, endpoint: &Endpoint) -> io::Result<Box<dyn Io>> {
+    #[cfg(not(feature = "tls"))]
+    let _ = wire;
+    match endpoint {
+        Endpoint::Tcp { host, port } => Ok(Box::new(dial(host, *port).await?)),
+        #[cfg(feature = "tls")]
+        Endpoint::Tls { host, port } => {
+            let tls = wire.tls.as_ref().ok_or_else(|| io::Error::other("no certificates were given"))?;
+            Ok(Box::new(tls.connect(host, dial(host, *port).await?).await?))
+        }
+        #[cfg(unix)]
+        Endpoint::Unix(socket) => Ok(Box::new(tokio::net::UnixStream::connect(socket).await?)),
+        #[allow(
+            unreachable_patterns,
+            reason = "which endpoints are left depends on the system and the features"
+        )]
+        _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
+    }
+}
+
+async fn dial(host: &str, port: u16) -> io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn talk(
+    stream: Box<dyn Io>,
+    call: Call<'_>,
+    limits: Limits,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let driver = Driver(tokio::spawn(async move {
+        // Its error reaches the caller through the response.
+        let _ = connection.await;
+    }));
+    let mut request = hyper::Request::builder()
+        .method(call.method)
+        .uri(call.path)
+        // The engine wants some host, and does not look at it.
+        .header(header::HOST, "docker")
+        .header(header::USER_AGENT, concat!("swarm-client/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close");
+    if call.body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    for (name, value) in call.headers {
+        request = request.header(*name, value);
+    }
+    let response = sender.send_request(request.body(Full::new(call.body.unwrap_or_default()))?).await?;
+    let (head, body) = response.into_parts();
+    let (status, headers) = (head.status, head.headers);
+    if call.stream && status.is_success() {
+        let stream = Some(Pieces { body, _driver: driver });
+        return Ok(Answer { status, headers, body: Bytes::new(), stream });
+    }
+    let body = collect(body, limits.body).await?;
+    Ok(Answer { status, headers, body, stream: None })
 }
 
 async fn collect(
@@ -157,6 +214,7 @@ async fn collect(
 }
 
 /// Ends the connection when the exchange is over or given up.
+#[derive(Debug)]
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {

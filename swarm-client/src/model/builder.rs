@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::blob::{Config, ConfigReference, Secret, SecretReference};
 use super::network::{EndpointMode, EndpointSpec, NetworkAttachment, PortConfig, Protocol, PublishMode};
 use super::scalar::Nanos;
 use super::service_spec::{ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder};
@@ -61,6 +62,32 @@ impl ServiceSpecBuilder {
         self
     }
 
+    /// A job instead: so many tasks that end, so many of them at a time. A failed one is tried again.
+    pub fn replicated_job(mut self, completions: u64, at_a_time: u64) -> Self {
+        self.spec.mode = ServiceMode::replicated_job(completions, at_a_time);
+        self.restart.condition = Some(RestartCondition::OnFailure);
+        self
+    }
+
+    /// A job instead: one task that ends, on each node. A failed one is tried again.
+    pub fn global_job(mut self) -> Self {
+        self.spec.mode = ServiceMode::global_job();
+        self.restart.condition = Some(RestartCondition::OnFailure);
+        self
+    }
+
+    /// Shows a secret to the tasks as the file `/run/secrets/target`.
+    pub fn secret(mut self, secret: &Secret, target: impl Into<String>) -> Self {
+        self.container.secrets.push(SecretReference::new(secret.id.clone(), secret.name(), target));
+        self
+    }
+
+    /// Shows a config to the tasks as the file `target`.
+    pub fn config(mut self, config: &Config, target: impl Into<String>) -> Self {
+        self.container.configs.push(ConfigReference::new(config.id.clone(), config.name(), target));
+        self
+    }
+
     /// Replaces the image's entry point.
     pub fn command(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.container.command = command.into_iter().map(Into::into).collect();
@@ -115,6 +142,18 @@ impl ServiceSpecBuilder {
     /// [`Services::endpoints`](crate::Services::endpoints) knows none.
     pub fn network_host(self) -> Self {
         self.network("host")
+    }
+
+    /// Publishes a TCP port on every node, through the routing mesh; `None` lets the managers pick the number.
+    pub fn publish_ingress(mut self, target: u16, published: Option<u16>) -> Self {
+        self.endpoint.ports.push(PortConfig {
+            protocol: Some(Protocol::Tcp),
+            target_port: Some(target),
+            published_port: published,
+            publish_mode: Some(PublishMode::Ingress),
+            ..PortConfig::default()
+        });
+        self
     }
 
     /// Attaches the tasks to a network, by name or id.
@@ -255,7 +294,12 @@ impl ServiceSpecBuilder {
     /// The spec.
     #[must_use]
     pub fn build(self) -> ServiceSpec {
-        let fixed_port = self.endpoint.ports.iter().any(|p| p.published_port.is_some_and(|port| port != 0));
+        let fixed = |p: &PortConfig| {
+            p.publish_mode == Some(PublishMode::Host) && p.published_port.is_some_and(|port| port != 0)
+        };
+        let fixed_port = self.endpoint.ports.iter().any(fixed);
+        // The managers refuse a job that has rules for its update.
+        let job = self.spec.mode.is_job();
         let order = if fixed_port { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst };
         let update =
             self.update.unwrap_or_else(|| UpdateConfig { order: Some(order), ..UpdateConfig::default() });
@@ -268,8 +312,8 @@ impl ServiceSpecBuilder {
                 placement: Some(self.placement).filter(|p| *p != Placement::default()),
                 ..self.spec.task_template
             },
-            update_config: Some(update),
-            rollback_config: Some(rollback),
+            update_config: Some(update).filter(|_| !job),
+            rollback_config: Some(rollback).filter(|_| !job),
             endpoint_spec: Some(self.endpoint).filter(|e| *e != EndpointSpec::default()),
             ..self.spec
         }

@@ -7,27 +7,34 @@
 //!
 //! Debug output shows no environment variable's value, no argument and nothing of `rest` but its keys: they hold passwords.
 
+mod attachment;
+mod blob;
 mod builder;
 mod info;
 mod network;
 mod node;
+mod overlay;
 mod scalar;
 mod service;
 mod service_spec;
 mod swarm;
 mod task;
+pub(crate) mod task_read;
 mod task_spec;
 
+pub use attachment::TaskNetwork;
+pub use blob::{Config, ConfigReference, ConfigSpec, FileTarget, Secret, SecretReference, SecretSpec};
 pub use builder::ServiceSpecBuilder;
 pub use info::{EngineInfo, LocalNodeState, SwarmInfo};
 pub use network::{EndpointMode, EndpointSpec, NetworkAttachment, PortConfig, Protocol, PublishMode};
 pub use node::{Availability, ManagerStatus, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Role};
-pub use scalar::{Nanos, NodeId, Rest, ServiceId, TaskId, Version};
-pub use service::{Service, ServiceStatus, UpdateState, UpdateStatus};
+pub use overlay::{AttachedNetwork, AttachedNetworkSpec, Network, NetworkSpec};
+pub use scalar::{ConfigId, Nanos, NetworkId, NodeId, Rest, SecretId, ServiceId, TaskId, Version};
+pub use service::{Service, ServiceEndpoint, ServiceStatus, UpdateState, UpdateStatus, VirtualIp};
 pub use service_spec::{
     FailureAction, Mode, Replicated, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
 };
-pub use swarm::{JoinToken, Swarm, SwarmSpec};
+pub use swarm::{JoinToken, Swarm, SwarmSpec, UnlockKey};
 pub use task::{ContainerStatus, PortStatus, Task, TaskState, TaskStatus};
 pub use task_spec::{
     ContainerSpec, Healthcheck, Mount, Placement, ResourceLimits, Resources, RestartCondition, RestartPolicy,
@@ -134,6 +141,10 @@ mod tests {
             let _ = serde_json::from_value::<Task>(value.clone());
             let _ = serde_json::from_value::<Node>(value.clone());
             let _ = serde_json::from_value::<Swarm>(value.clone());
+            let _ = serde_json::from_value::<Secret>(value.clone());
+            let _ = serde_json::from_value::<Network>(value.clone());
+            let text = serde_json::json!([value.clone(), {"ID": "t", "Spec": value.clone(), "NetworksAttachments": value.clone()}]).to_string();
+            let _ = task_read::tasks(text.as_bytes());
             let _ = serde_json::from_value::<EngineInfo>(value);
         }
     }

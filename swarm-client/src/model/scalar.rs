@@ -66,6 +66,19 @@ id!(
     TaskId
 );
 
+id!(
+    /// A secret's id.
+    SecretId
+);
+id!(
+    /// A config's id.
+    ConfigId
+);
+id!(
+    /// A network's id.
+    NetworkId
+);
+
 /// An object's version: an update must carry the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Version {

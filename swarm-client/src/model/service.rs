@@ -1,8 +1,11 @@
 //! A service as the managers keep it.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Rest, ServiceId, Version, open_enum};
+use super::network::{EndpointMode, EndpointSpec, PortConfig};
+use super::scalar::{NetworkId, Rest, ServiceId, Version, null_default, open_enum};
 use super::service_spec::ServiceSpec;
 
 /// A service as the managers keep it.
@@ -21,6 +24,9 @@ pub struct Service {
     /// What was wanted before the last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_spec: Option<ServiceSpec>,
+    /// How it is reached at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<ServiceEndpoint>,
     /// How the last update goes; absent if none was needed, as after a mere scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_status: Option<UpdateStatus>,
@@ -51,10 +57,72 @@ impl Service {
         self.spec.replicas()
     }
 
+    /// The iteration that a job is in; `None` unless the service is a job.
+    #[must_use]
+    pub fn job_iteration(&self) -> Option<u64> {
+        self.rest.get("JobStatus")?.get("JobIteration")?.get("Index")?.as_u64()
+    }
+
     /// The value of one of the service's labels.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
         self.spec.labels.get(key).map(String::as_str)
+    }
+}
+
+/// How a service is reached at the moment, as the managers worked it out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct ServiceEndpoint {
+    /// The wish that it was made from.
+    #[serde(default)]
+    pub spec: EndpointSpec,
+    /// The published ports, with the numbers that were really taken.
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+    /// One address for each network.
+    #[serde(
+        rename = "VirtualIPs",
+        default,
+        deserialize_with = "null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub virtual_ips: Vec<VirtualIp>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+impl ServiceEndpoint {
+    /// How the service's name resolves; absent means a virtual address.
+    #[must_use]
+    pub fn mode(&self) -> EndpointMode {
+        self.spec.mode.clone().unwrap_or(EndpointMode::Vip)
+    }
+}
+
+/// A service's address on one network.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct VirtualIp {
+    /// The network.
+    #[serde(rename = "NetworkID", default)]
+    pub network_id: NetworkId,
+    /// Address and prefix length, such as `10.0.1.5/24`; absent while none is allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+impl VirtualIp {
+    /// The address alone.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        super::attachment::ip_of(self.addr.as_deref()?)
     }
 }
 

@@ -108,6 +108,27 @@ impl ServiceMode {
         Self { global: Some(Rest::default()), ..Self::default() }
     }
 
+    /// Tasks that end: so many in all, so many at a time.
+    #[must_use]
+    pub fn replicated_job(completions: u64, at_a_time: u64) -> Self {
+        let mut job = Rest::default();
+        job.insert("MaxConcurrent".to_owned(), at_a_time.into());
+        job.insert("TotalCompletions".to_owned(), completions.into());
+        Self { replicated_job: Some(job), ..Self::default() }
+    }
+
+    /// A task that ends, on each node.
+    #[must_use]
+    pub fn global_job() -> Self {
+        Self { global_job: Some(Rest::default()), ..Self::default() }
+    }
+
+    /// True if its tasks are meant to end.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        matches!(self.kind(), Mode::ReplicatedJob { .. } | Mode::GlobalJob)
+    }
+
     /// Which mode it is.
     #[must_use]
     pub fn kind(&self) -> Mode {

@@ -81,6 +81,18 @@ impl SwarmSpec {
         self.set("Orchestration", "TaskHistoryRetentionLimit", json!(limit));
     }
 
+    /// Whether a manager that restarts waits for the unlock key.
+    #[must_use]
+    pub fn is_autolocked(&self) -> bool {
+        let locked = || self.rest.get("EncryptionConfig")?.get("AutoLockManagers")?.as_bool();
+        locked().unwrap_or(false)
+    }
+
+    /// Sets whether a manager that restarts waits for the unlock key.
+    pub fn set_autolock(&mut self, on: bool) {
+        self.set("EncryptionConfig", "AutoLockManagers", json!(on));
+    }
+
     fn set(&mut self, section: &str, key: &str, value: Value) {
         let section = self.rest.entry(section).or_insert_with(|| json!({}));
         if !section.is_object() {
@@ -120,6 +132,37 @@ impl From<&str> for JoinToken {
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JoinToken(redacted)")
+    }
+}
+
+/// The key that unlocks a manager of an autolocked swarm after a restart. Debug does not show it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct UnlockKey(String);
+
+impl UnlockKey {
+    /// The key itself, to be shown to nobody.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for UnlockKey {
+    fn from(key: String) -> Self {
+        Self(key)
+    }
+}
+
+impl From<&str> for UnlockKey {
+    fn from(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+}
+
+impl fmt::Debug for UnlockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnlockKey(redacted)")
     }
 }
 

@@ -1,13 +1,16 @@
 //! A task: one container that the swarm runs, or tried to.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::attachment::TaskNetwork;
 use super::network::{PortConfig, PublishMode};
 use super::scalar::{NodeId, Rest, ServiceId, TaskId, Version, null_default, open_enum};
 use super::task_spec::TaskSpec;
 
 /// One attempt to run one container. It is never restarted: another task in the same slot replaces it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct Task {
@@ -15,26 +18,26 @@ pub struct Task {
     #[serde(rename = "ID")]
     pub id: TaskId,
     /// The task's version.
-    #[serde(default)]
     pub version: Version,
     /// The service that it belongs to.
-    #[serde(rename = "ServiceID", default)]
+    #[serde(rename = "ServiceID")]
     pub service_id: ServiceId,
     /// Its place among the replicas, from 1; `None` for a global service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u64>,
     /// The node that it was given to; `None` until it is placed.
-    #[serde(rename = "NodeID", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "NodeID", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<NodeId>,
-    /// What it runs.
-    #[serde(default)]
-    pub spec: TaskSpec,
+    /// What it runs. Tasks that were read together share what is the same.
+    #[serde(serialize_with = "super::task_read::shared")]
+    pub spec: Arc<TaskSpec>,
     /// How far it got.
-    #[serde(default)]
     pub status: TaskStatus,
     /// How far the managers want it to get.
-    #[serde(default)]
     pub desired_state: TaskState,
+    /// Its addresses on the networks that it is attached to.
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<TaskNetwork>,
     /// Everything else.
     #[serde(flatten)]
     pub rest: Rest,
@@ -65,6 +68,12 @@ impl Task {
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.desired_state.rank().is_some_and(|rank| rank <= RUNNING)
+    }
+
+    /// The iteration of the job that it belongs to; `None` unless its service is a job.
+    #[must_use]
+    pub fn job_iteration(&self) -> Option<u64> {
+        self.rest.get("JobIteration")?.get("Index")?.as_u64()
     }
 
     /// The ports that it holds on its node's own address.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::blob::{ConfigReference, SecretReference};
 use super::network::NetworkAttachment;
 use super::scalar::{Nanos, Rest, null_default, open_enum};
 
@@ -75,6 +76,12 @@ pub struct ContainerSpec {
     /// True if its root file system cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+    /// Secrets that it sees as files.
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretReference>,
+    /// Configs that it sees as files.
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<ConfigReference>,
     /// Everything else.
     #[serde(flatten)]
     pub rest: Rest,
@@ -93,6 +100,8 @@ impl fmt::Debug for ContainerSpec {
             .field("user", &self.user)
             .field("stop_grace_period", &self.stop_grace_period)
             .field("mounts", &self.mounts)
+            .field("secrets", &self.secrets)
+            .field("configs", &self.configs)
             .field("rest", &self.rest)
             .finish_non_exhaustive()
     }

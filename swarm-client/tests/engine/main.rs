@@ -7,7 +7,10 @@ mod failover;
 mod rollout;
 mod services;
 mod support;
+mod surface;
 mod swarm;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -180,31 +180,40 @@ pub(crate) fn version(asked: &Asked) -> u64 {
 
 /// One service behind the managers' rule: an update needs the version that was read.
 pub(crate) struct OneService {
-    state: Mutex<(u64, Value)>,
+    /// Version, spec, and the spec before, as Swarm remembers it.
+    state: Mutex<(u64, Value, Option<Value>)>,
     pub(crate) conflicts: AtomicU64,
 }
 
 impl OneService {
     pub(crate) fn new(spec: Value) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((10, spec)), conflicts: AtomicU64::new(0) })
+        Arc::new(Self { state: Mutex::new((10, spec, None)), conflicts: AtomicU64::new(0) })
     }
 
     pub(crate) fn spec(&self) -> Value {
         self.state.lock().unwrap().1.clone()
     }
 
+    pub(crate) fn version(&self) -> u64 {
+        self.state.lock().unwrap().0
+    }
+
     pub(crate) fn answer(&self, asked: &Asked) -> Reply {
         let mut state = self.state.lock().unwrap();
         if asked.method == "GET" && asked.path.ends_with("/services/web") {
-            let (version, spec) = &*state;
-            return Reply::ok(json!({"ID": "sid", "Version": {"Index": version}, "Spec": spec}));
+            let (version, spec, previous) = &*state;
+            let mut service = json!({"ID": "sid", "Version": {"Index": version}, "Spec": spec});
+            if let Some(previous) = previous {
+                service["PreviousSpec"] = previous.clone();
+            }
+            return Reply::ok(service);
         }
         if asked.method == "POST" && asked.path.ends_with("/services/sid/update") {
             if version(asked) != state.0 {
                 self.conflicts.fetch_add(1, Ordering::Relaxed);
                 return Reply::refuse(500, CONFLICT);
             }
-            *state = (state.0 + 7, asked.body.clone());
+            *state = (state.0 + 7, asked.body.clone(), Some(state.1.clone()));
             return Reply::ok(json!({ "Warnings": null }));
         }
         Reply::refuse(404, "page not found")
