@@ -8,9 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use crate::model::{Mode, Node, NodeId, RestartCondition, Service, Task, TaskId, TaskState, UpdateState};
+use crate::model::{
+    Mode, Node, NodeId, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState,
+};
 use crate::outcome::{Diagnosis, Outcome};
 use crate::pending::PendingReason;
+use crate::rollback;
 
 /// What was seen at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +30,18 @@ pub(crate) struct Convergence {
     stable_for: Option<Duration>,
     /// Since when these very tasks have been all that is wanted.
     since: Option<(Duration, BTreeSet<TaskId>)>,
+    /// After how long of nothing but tasks without a node the wait is over.
+    unschedulable_after: Option<Duration>,
+    /// Since when there has been nothing else.
+    stuck: Option<Duration>,
+    /// The spec that was seen first: the one that is waited for.
+    spec: Option<ServiceSpec>,
     diagnosis: Diagnosis,
 }
 
 impl Convergence {
-    pub(crate) fn new(stable_for: Option<Duration>) -> Self {
-        Self { stable_for, ..Self::default() }
+    pub(crate) fn new(stable_for: Option<Duration>, unschedulable_after: Option<Duration>) -> Self {
+        Self { stable_for, unschedulable_after, ..Self::default() }
     }
 
     pub(crate) fn diagnosis(&self) -> &Diagnosis {
@@ -51,6 +60,12 @@ impl Convergence {
             Some(UpdateState::RollbackCompleted) => return Some(Outcome::RolledBack { message: message() }),
             _ => {}
         }
+        if state != Some(&UpdateState::RollbackStarted) {
+            let spec = self.spec.get_or_insert_with(|| seen.service.spec.clone());
+            if rollback::is_rollout(spec, &seen.service.spec) {
+                return Some(Outcome::Superseded);
+            }
+        }
         let rolling_back = state == Some(&UpdateState::RollbackStarted);
         let count = Count::of(seen);
         self.diagnosis = count.diagnosis(seen.tasks);
@@ -60,8 +75,9 @@ impl Convergence {
         }
         if !count.all_there() {
             self.since = None;
-            return None;
+            return self.unschedulable(&count, seen, now);
         }
+        self.stuck = None;
         let since = match self.since.take() {
             Some((since, tasks)) if tasks == count.running => since,
             _ => now,
@@ -77,6 +93,29 @@ impl Convergence {
         } else {
             Outcome::Converged { running }
         })
+    }
+
+    /// An end if nothing but tasks without a node has been missing for long enough. Not at once: a node may just come back, and an
+    /// old task may still hold what a new one needs.
+    fn unschedulable(&mut self, count: &Count, seen: Seen<'_>, now: Duration) -> Option<Outcome> {
+        let waits = |task: &Task| {
+            task.status.state == TaskState::Pending
+                && task.error().is_some_and(|error| !PendingReason::parse(error).is_empty())
+        };
+        let mut on_the_way = seen
+            .tasks
+            .iter()
+            .filter(|task| task.is_wanted() && task.status.state.rank().is_some_and(|rank| rank < RUNNING));
+        let nowhere = seen.service.spec.mode.kind() == Mode::Global && count.wanted.is_none();
+        let first = on_the_way.next();
+        let stuck = nowhere || (first.is_some_and(waits) && on_the_way.all(waits));
+        if !stuck {
+            self.stuck = None;
+            return None;
+        }
+        let since = *self.stuck.get_or_insert(now);
+        let over = self.unschedulable_after.is_some_and(|after| now.saturating_sub(since) >= after);
+        over.then(|| Outcome::Unschedulable { diagnosis: self.diagnosis.clone() })
     }
 
     fn stable_time(&self, service: &Service) -> Duration {
@@ -144,7 +183,7 @@ impl Count {
         let mut diagnosis =
             Diagnosis { running: self.running.len() as u64, wanted: self.wanted, ..Diagnosis::default() };
         for task in tasks {
-            if task.is_wanted() && task.status.state.rank().is_some_and(|rank| rank < 9) {
+            if task.is_wanted() && task.status.state.rank().is_some_and(|rank| rank < RUNNING) {
                 *diagnosis.on_the_way.entry(task.status.state.to_string()).or_default() += 1;
             }
             let Some(error) = task.error() else { continue };
@@ -211,6 +250,8 @@ fn job_tasks(seen: Seen<'_>) -> impl Iterator<Item = &Task> {
     seen.tasks.iter().filter(move |task| task.rest.get("JobIteration").map_or(0, index) == run)
 }
 
+/// The place of the state `running` among the states.
+const RUNNING: u8 = 9;
 /// The engine's default for a spec without an update block.
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 const MAX_ERRORS: usize = 5;
@@ -263,7 +304,7 @@ mod tests {
 
     /// Shows the same thing each second, ten times; what came of it and when.
     fn run(service: &Service, tasks: &[Task]) -> (Option<Outcome>, Duration, Diagnosis) {
-        let (mut state, nodes) = (Convergence::new(None), nodes());
+        let (mut state, nodes) = (Convergence::new(None, None), nodes());
         for second in 0..10 {
             let now = second * SECOND;
             if let Some(outcome) = state.step(Seen { service, tasks, nodes: &nodes }, now) {
@@ -354,7 +395,7 @@ mod tests {
     #[test]
     fn a_replacement_starts_the_clock_anew() {
         let (mut state, nodes, service) =
-            (Convergence::new(Some(3 * SECOND)), nodes(), service(replicas(1), None, "any"));
+            (Convergence::new(Some(3 * SECOND), None), nodes(), service(replicas(1), None, "any"));
         let mut at = |second: u32, list: &[&str]| {
             state.step(Seen { service: &service, tasks: &tasks(list), nodes: &nodes }, second * SECOND)
         };
@@ -390,5 +431,62 @@ mod tests {
         );
         let (_, _, nowhere) = run(&service(json!({"Global": {}}), None, "any"), &[]);
         assert_eq!(nowhere.to_string(), "0 running and no task wanted anywhere; check the placement");
+    }
+
+    #[test]
+    fn tasks_that_find_no_node_end_the_wait_only_if_nothing_else_moves() {
+        let no_node = "no suitable node (scheduling constraints not satisfied on 2 nodes)";
+        let pending = |list: &[&str]| {
+            let mut tasks = tasks(list);
+            for task in tasks.iter_mut().filter(|task| task.status.state == TaskState::Pending) {
+                task.status.err = Some(no_node.to_owned());
+            }
+            tasks
+        };
+        let nodes = nodes();
+        let ends = |mode: &Value, list: &[Task]| {
+            let mut state = Convergence::new(None, Some(3 * SECOND));
+            let service = service(mode.clone(), None, "any");
+            (0..8).find_map(|second| {
+                let seen = Seen { service: &service, tasks: list, nodes: &nodes };
+                state.step(seen, second * SECOND).map(|outcome| (outcome, second))
+            })
+        };
+        let all = pending(&["1 running running a", "2 pending running -", "3 pending running -"]);
+        let (outcome, second) = ends(&replicas(3), &all).unwrap();
+        assert_eq!(second, 3);
+        assert_eq!(
+            outcome.to_string(),
+            "unschedulable: 1 of 3 running, 2 pending; no suitable node: placement constraints not satisfied on 2 nodes"
+        );
+        let moving = pending(&["1 running running a", "2 pending running -", "3 preparing running b"]);
+        assert_eq!(ends(&replicas(3), &moving), None);
+        // Pending for another reason: not looked at by the scheduler yet.
+        assert_eq!(ends(&replicas(1), &tasks(&["1 pending running -"])), None);
+        let (outcome, _) = ends(&json!({"Global": {}}), &[]).unwrap();
+        assert!(matches!(outcome, Outcome::Unschedulable { .. }), "{outcome}");
+    }
+
+    #[test]
+    fn another_spec_supersedes_and_another_scale_does_not() {
+        let nodes = nodes();
+        let mut state = Convergence::new(Some(SECOND), None);
+        let mut web = service(replicas(2), Some("updating"), "any");
+        let mut at = |web: &Service, second: u32, list: &[&str]| {
+            state.step(Seen { service: web, tasks: &tasks(list), nodes: &nodes }, second * SECOND)
+        };
+        let one = ["1 running running a"];
+        assert_eq!(at(&web, 0, &one), None);
+        assert!(web.spec.set_replicas(1));
+        web.spec.labels.insert("term".into(), "2".into());
+        web.update_status = None;
+        assert_eq!(at(&web, 1, &one), None);
+        assert_eq!(at(&web, 2, &one), Some(Outcome::Converged { running: 1 }));
+        // Swarm's own way back is no other spec of somebody's.
+        web.spec.task_template.container_spec.get_or_insert_default().image = "web:2".to_owned();
+        web.update_status = service(replicas(1), Some("rollback_started"), "any").update_status;
+        assert_ne!(at(&web, 3, &[]), Some(Outcome::Superseded));
+        web.update_status = None;
+        assert_eq!(at(&web, 4, &one), Some(Outcome::Superseded));
     }
 }

@@ -20,6 +20,7 @@
 //! # Modules
 //! The types that carry the work stand at the root: [`Client`] and what it hands out ([`Services`], [`Nodes`], [`Tasks`],
 //! [`SwarmApi`], [`Rollout`]), [`Error`] with the questions to ask it, [`Outcome`] and [`TaskEndpoint`].
+//! - [`watch`]: streams of changes, a local store fed by them, and waiting for a [condition](conditions).
 //! - [`model`]: the engine's objects as its JSON has them, with every unknown field kept.
 //!
 //! # Features
@@ -34,7 +35,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod conditions;
 pub mod model;
+pub mod watch;
 
 mod backoff;
 mod blobs;
@@ -93,7 +96,7 @@ pub use model::{
 pub use modify::Modified;
 pub use networks::Networks;
 pub use nodes::Nodes;
-pub use outcome::{Diagnosis, Outcome};
+pub use outcome::{Diagnosis, Outcome, RolloutProgress};
 pub use pending::{Clause, PendingReason};
 pub use reach::{TaskEndpoint, endpoints, reachable_ports};
 pub use reach_network::{
@@ -102,7 +105,7 @@ pub use reach_network::{
 pub use reason::Reason;
 pub use registry::RegistryAuth;
 pub use rollback::{ROLLBACK_LABEL, RollbackSource};
-pub use rollout::Rollout;
+pub use rollout::{Progress, Rollout};
 pub use rotate::{ROTATION_LABEL, Rotation};
 pub use service_verbs::{RollbackOptions, RolledBack};
 pub use services::Services;

@@ -34,6 +34,13 @@ pub enum Outcome {
         /// Swarm's words.
         message: String,
     },
+    /// Each task that is missing finds no node, and nothing is on its way that could change this.
+    Unschedulable {
+        /// Which of the scheduler's rules stand in the way; empty for a global service that fits no node.
+        diagnosis: Diagnosis,
+    },
+    /// Somebody rolled out another spec while this one was waited for.
+    Superseded,
     /// The service was removed while it was waited for.
     Removed,
     /// It took longer than the caller wanted to wait; the rollout goes on.
@@ -59,8 +66,29 @@ impl fmt::Display for Outcome {
             Self::Paused { message } => write!(f, "paused by failures: {message}"),
             Self::RolledBack { message } => write!(f, "rolled back: {message}"),
             Self::RollbackPaused { message } => write!(f, "rollback paused by failures: {message}"),
+            Self::Unschedulable { diagnosis } => write!(f, "unschedulable: {diagnosis}"),
+            Self::Superseded => f.write_str("superseded: another spec was rolled out meanwhile"),
             Self::Removed => f.write_str("the service was removed"),
             Self::TimedOut { diagnosis } => write!(f, "timed out: {diagnosis}"),
+        }
+    }
+}
+
+/// How a rollout goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RolloutProgress {
+    /// It goes on, and this is what it lacks.
+    Waiting(Diagnosis),
+    /// It ended; nothing comes after this.
+    Ended(Outcome),
+}
+
+impl fmt::Display for RolloutProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting(diagnosis) => diagnosis.fmt(f),
+            Self::Ended(outcome) => outcome.fmt(f),
         }
     }
 }

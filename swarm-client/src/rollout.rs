@@ -1,8 +1,13 @@
 //! Waiting for a service to become what it is wanted to be.
 
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_core::Stream;
 use futures_util::future::try_join;
+use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -11,7 +16,7 @@ use crate::convergence::{Convergence, Seen};
 use crate::error::{Error, Result};
 use crate::model::Service;
 use crate::modify;
-use crate::outcome::Outcome;
+use crate::outcome::{Diagnosis, Outcome, RolloutProgress};
 
 /// A service's rollout, made by [`Services::rollout`](crate::Services::rollout).
 #[derive(Debug, Clone)]
@@ -20,18 +25,32 @@ pub struct Rollout {
     client: Client,
     name: String,
     stable_for: Option<Duration>,
+    unschedulable_after: Option<Duration>,
     poll_every: Duration,
 }
 
 impl Rollout {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name, stable_for: None, poll_every: POLL_EVERY }
+        Self {
+            client,
+            name,
+            stable_for: None,
+            unschedulable_after: Some(UNSCHEDULABLE_AFTER),
+            poll_every: POLL_EVERY,
+        }
     }
 
     /// How long the tasks must have run, the very same ones. The default is the monitor time of the service's update block,
     /// and 5 seconds without one: the time within which Swarm itself takes the end of a new task for a failure of the update.
     pub fn stable_for(mut self, time: Duration) -> Self {
         self.stable_for = Some(time);
+        self
+    }
+
+    /// Ends the wait with [`Outcome::Unschedulable`] when for this long nothing but tasks that find no node has been missing;
+    /// `None` waits on. The default is 5 seconds.
+    pub fn unschedulable_after(mut self, time: Option<Duration>) -> Self {
+        self.unschedulable_after = time;
         self
     }
 
@@ -49,7 +68,7 @@ impl Rollout {
     /// the deadline, or one failed for good.
     pub async fn wait(&self, deadline: Duration) -> Result<Outcome> {
         let start = Instant::now();
-        let mut state = Convergence::new(self.stable_for);
+        let mut state = self.convergence();
         let mut found: Option<Service> = None;
         let mut failure: Option<Error> = None;
         loop {
@@ -86,6 +105,31 @@ impl Rollout {
         }
     }
 
+    /// How the rollout goes: an item whenever something changed, the last of them [`RolloutProgress::Ended`]. It has no deadline:
+    /// a rollout can take for ever, so wrap it or stop reading it. Looks that fail for a while are part of the diagnosis.
+    ///
+    /// ```no_run
+    /// # async fn run(swarm: swarm_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use futures_util::StreamExt;
+    ///
+    /// let mut progress = swarm.services().rollout("web").progress();
+    /// while let Some(step) = progress.next().await {
+    ///     println!("{}", step?); // "1 of 3 running, 2 preparing"
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn progress(self) -> Progress {
+        let state = self.convergence();
+        let walk = Walk { state, rollout: self, found: None, start: Instant::now(), last: None, over: false };
+        Progress {
+            steps: Box::pin(unfold(walk, |mut walk| async { walk.next().await.map(|step| (step, walk)) })),
+        }
+    }
+
+    fn convergence(&self) -> Convergence {
+        Convergence::new(self.stable_for, self.unschedulable_after)
+    }
+
     async fn look(
         &self,
         state: &mut Convergence,
@@ -103,5 +147,67 @@ impl Rollout {
     }
 }
 
+/// How a rollout goes, step by step: see [`Rollout::progress`].
+pub struct Progress {
+    steps: Pin<Box<dyn Stream<Item = Result<RolloutProgress>> + Send>>,
+}
+
+impl Stream for Progress {
+    type Item = Result<RolloutProgress>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.steps.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
+/// A rollout that is followed.
+struct Walk {
+    rollout: Rollout,
+    state: Convergence,
+    found: Option<Service>,
+    start: Instant,
+    last: Option<Diagnosis>,
+    over: bool,
+}
+
+impl Walk {
+    async fn next(&mut self) -> Option<Result<RolloutProgress>> {
+        while !self.over {
+            if self.last.is_some() {
+                sleep(self.rollout.poll_every).await;
+            }
+            let failure = match self.rollout.look(&mut self.state, &mut self.found, self.start).await {
+                Ok(Some(outcome)) => return self.end(Ok(RolloutProgress::Ended(outcome))),
+                Ok(None) => None,
+                Err(error) if error.is_not_found() && self.found.is_some() => {
+                    return self.end(Ok(RolloutProgress::Ended(Outcome::Removed)));
+                }
+                Err(error) if error.is_retryable() => Some(error.to_string()),
+                Err(error) => return self.end(Err(error)),
+            };
+            let mut diagnosis = self.state.diagnosis().clone();
+            diagnosis.last_read_error = failure;
+            if self.last.as_ref() != Some(&diagnosis) {
+                self.last = Some(diagnosis.clone());
+                return Some(Ok(RolloutProgress::Waiting(diagnosis)));
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, item: Result<RolloutProgress>) -> Option<Result<RolloutProgress>> {
+        self.over = true;
+        Some(item)
+    }
+}
+
+/// Long enough for an old task to give up what a new one needs.
+const UNSCHEDULABLE_AFTER: Duration = Duration::from_secs(5);
 /// Docker's command line looks each 200 ms; this is near, and gentler.
 const POLL_EVERY: Duration = Duration::from_millis(250);

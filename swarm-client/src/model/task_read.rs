@@ -29,9 +29,17 @@ pub(crate) fn tasks(json: &[u8]) -> serde_json::Result<Vec<Task>> {
     Ok(tasks)
 }
 
+/// Reads one task out of a list, sharing with those that were read with the same shelf.
+pub(crate) fn task<'de>(json: &'de str, shelf: &Shelf<'de>) -> serde_json::Result<Task> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let task = Fields(Some(shelf)).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(task)
+}
+
 /// What was read before, by its text.
 #[derive(Default)]
-struct Shelf<'de> {
+pub(crate) struct Shelf<'de> {
     specs: RefCell<HashMap<&'de str, Arc<TaskSpec>>>,
     networks: RefCell<HashMap<&'de str, Arc<AttachedNetwork>>>,
 }

@@ -11,6 +11,7 @@ mod surface;
 mod swarm;
 #[cfg(feature = "tls")]
 mod tls;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
