@@ -20,12 +20,15 @@
 //! # Modules
 //! The types that carry the work stand at the root: [`Client`] and what it hands out ([`Services`], [`Nodes`], [`Tasks`],
 //! [`SwarmApi`], [`Rollout`]), [`Error`] with the questions to ask it, [`Outcome`] and [`TaskEndpoint`].
+//! - [`stack`]: a set of services, networks, secrets and configs, planned, applied and pruned as one.
 //! - [`watch`]: streams of changes, a local store fed by them, and waiting for a [condition](conditions).
 //! - [`model`]: the engine's objects as its JSON has them, with every unknown field kept.
 //!
 //! # Features
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `tls` | no | TLS to the engine with certificates on both sides (rustls with aws-lc-rs) |
+//! | `compose` | no | reads compose files (version 3, as `docker stack deploy` does) into a [`stack::Stack`] |
 //! | `bollard` | no | re-exports the engine client `bollard` for containers, images, networks and statistics, and connects it to the endpoints of a [`Client`] |
 //!
 //! # Tracing
@@ -37,6 +40,7 @@
 
 pub mod conditions;
 pub mod model;
+pub mod stack;
 pub mod watch;
 
 mod backoff;
@@ -46,6 +50,8 @@ mod bollard_client;
 mod client;
 mod client_builder;
 mod convergence;
+mod drain;
+mod drain_marks;
 mod endpoint;
 mod engines;
 mod error;
@@ -57,9 +63,11 @@ mod networks;
 mod nodes;
 mod outcome;
 mod pending;
+mod placement;
 mod reach;
 mod reach_network;
 mod reason;
+mod rebalance;
 mod registry;
 mod request;
 mod rollback;
@@ -80,6 +88,7 @@ pub use bollard;
 pub use blobs::{Configs, Secrets};
 pub use client::Client;
 pub use client_builder::ClientBuilder;
+pub use drain::{DrainOptions, Drained};
 pub use endpoint::Endpoint;
 pub use error::{Error, ModifyError, Result};
 pub use hold::{HOLD_LABEL, Hold};
@@ -103,6 +112,7 @@ pub use reach_network::{
     IngressEndpoint, TaskAddress, VirtualAddress, ingress_endpoints, task_addresses, virtual_addresses,
 };
 pub use reason::Reason;
+pub use rebalance::{Move, RebalancePlan};
 pub use registry::RegistryAuth;
 pub use rollback::{ROLLBACK_LABEL, RollbackSource};
 pub use rollout::{Progress, Rollout};

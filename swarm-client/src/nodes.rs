@@ -13,7 +13,7 @@ use crate::request::Request;
 /// [ambiguous](crate::Error::is_ambiguous).
 #[derive(Debug, Clone)]
 pub struct Nodes {
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl Nodes {

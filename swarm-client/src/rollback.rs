@@ -35,7 +35,8 @@ impl fmt::Display for RollbackSource {
     }
 }
 
-/// True if the two differ in more than replicas, labels and the count of forced updates.
+/// True if the two differ in what tasks run or how they are reached: in more than replicas, labels, the count of forced updates,
+/// the rules for updates, and the exclusion of single nodes, which is how a drain moves tasks.
 pub(crate) fn is_rollout(from: &ServiceSpec, to: &ServiceSpec) -> bool {
     bare(from) != bare(to)
 }
@@ -44,6 +45,14 @@ fn bare(spec: &ServiceSpec) -> ServiceSpec {
     let mut spec = spec.clone();
     spec.labels.clear();
     spec.task_template.force_update = None;
+    spec.update_config = None;
+    spec.rollback_config = None;
+    if let Some(placement) = spec.task_template.placement.as_mut() {
+        placement.constraints.retain(|constraint| !crate::placement::excludes_a_node(constraint));
+        if *placement == crate::model::Placement::default() {
+            spec.task_template.placement = None;
+        }
+    }
     if let Some(mode) = spec.mode.replicated.as_mut() {
         mode.replicas = None;
     }
