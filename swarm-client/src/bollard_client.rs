@@ -59,7 +59,7 @@ mod tests {
     fn both_kinds_of_endpoint_are_taken() {
         let limits =
             crate::transport::Limits { connect: Duration::ZERO, request: Duration::from_millis(10), body: 0 };
-        let engines = crate::engines::Engines::new(
+        let engines = crate::managers::Engines::new(
             Endpoint::Unix("/run/docker.sock".into()),
             Vec::new(),
             crate::transport::Wire::plain(limits),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
-use crate::engines::Engines;
 use crate::error::{Error, Result};
+use crate::managers::Engines;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::transport::{Limits, Wire};
