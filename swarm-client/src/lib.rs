@@ -23,6 +23,7 @@
 //! - [`stack`]: a set of services, networks, secrets and configs, planned, applied and pruned as one.
 //! - [`watch`]: streams of changes, a local store fed by them, and waiting for a [condition](conditions).
 //! - [`model`]: the engine's objects as its JSON has them, with every unknown field kept.
+//! - `engines` (feature): a pool of plain engines, without Swarm mode.
 //!
 //! # Features
 //! | feature | default | adds |
@@ -30,6 +31,7 @@
 //! | `tls` | no | TLS to the engine with certificates on both sides (rustls with aws-lc-rs) |
 //! | `compose` | no | reads compose files (version 3, as `docker stack deploy` does) into a [`stack::Stack`] |
 //! | `bollard` | no | re-exports the engine client `bollard` for containers, images, networks and statistics, and connects it to the endpoints of a [`Client`] |
+//! | `engines` | no | a pool of plain engines: discovery, a scheduler without I/O, verbs, a watchdog; takes `bollard` in, and a regular expression engine |
 //!
 //! # Tracing
 //! Each request is a `debug` event with `endpoint`, `method`, `path` and `status`; an endpoint that is passed over is a `warn`
@@ -39,6 +41,8 @@
 #![deny(missing_docs)]
 
 pub mod conditions;
+#[cfg(feature = "engines")]
+pub mod engines;
 pub mod model;
 pub mod stack;
 pub mod watch;
