@@ -4,6 +4,8 @@
 
 mod connect;
 mod failover;
+#[cfg(feature = "engines")]
+mod pool;
 mod rollout;
 mod services;
 mod support;
