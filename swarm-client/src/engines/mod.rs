@@ -1,7 +1,8 @@
 //! A pool of plain Docker engines, without Swarm mode: placed, watched and healed from the client's side.
 //!
 //! What the classic, standalone Swarm manager did as a server stands here as a library: a [`Discovery`] says where the engines
-//! are, a [`Scheduler`] without I/O chooses one for each container. There is no Docker API endpoint in front: programs use
+//! are, a [`Scheduler`] without I/O chooses one for each container, an [`EnginePool`] runs them, and a [`Watchdog`] starts elsewhere
+//! what an engine took with it. There is no Docker API endpoint in front: programs use
 //! these types, people the commands that are built on them.
 //!
 //! ```
@@ -43,6 +44,7 @@ mod strategy;
 #[cfg(test)]
 mod testing;
 mod view;
+mod watchdog;
 mod wire;
 
 pub use discovery::{Discovery, DiscoveryUrl, FileNodes, StaticNodes};
@@ -55,3 +57,7 @@ pub use scheduler::{Choice, Scheduler};
 pub use spec::ContainerSpec;
 pub use strategy::Strategy;
 pub use view::{Container, ContainerState, Engine, EngineId, HostPort, Image};
+pub use watchdog::{
+    Action, Alone, Decision, Lease, MemoryRoster, Roster, RosterStore, Round, StoreError, Watchdog,
+    WatchdogPolicy,
+};

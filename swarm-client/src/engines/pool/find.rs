@@ -29,7 +29,7 @@ pub struct Located {
 }
 
 impl Located {
-    pub(super) fn new(engine: &Engine, container: &Container) -> Self {
+    pub(in super::super) fn new(engine: &Engine, container: &Container) -> Self {
         Self {
             engine: engine.id.clone(),
             host: engine.name.clone(),
