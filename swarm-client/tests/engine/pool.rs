@@ -90,7 +90,7 @@ fn answer(
 
 fn pool(addrs: &[&str]) -> EnginePool {
     let nodes = StaticNodes::new(&addrs.join(",")).unwrap();
-    EnginePool::with_limit(Arc::new(nodes), Scheduler::new(Strategy::Spread), Duration::from_secs(1))
+    EnginePool::with_limit(Arc::new(nodes), Scheduler::new(Strategy::Spread), Duration::from_millis(300))
 }
 
 #[tokio::test]
@@ -153,10 +153,17 @@ async fn a_service_is_scaled_up_and_down_and_its_containers_are_found() {
         .collect();
     assert_eq!(ids.len(), 4, "each replica has an id of its own");
 
+    // Where they are no longer allowed they are replaced, and then go.
+    let elsewhere = ContainerSpec::new("web", "web:1").constraint("node!=h1");
+    assert_eq!(pool.scale("web", 4, Some(&elsewhere)).await.unwrap().started.len(), 2);
+    assert_eq!(pool.scale("web", 4, Some(&elsewhere)).await.unwrap().removed.len(), 2);
+    assert_eq!((one.names().len(), two.names().len()), (0, 4));
+
     assert_eq!(pool.scale("web", 1, None).await.unwrap().removed.len(), 3);
     assert_eq!(pool.scale("web", 1, None).await.unwrap().removed.len(), 0);
-    pool.remove("web.1", None).await.unwrap();
-    let error = pool.remove("web.1", None).await.unwrap_err();
+    let last = two.names().remove(0);
+    pool.remove(&last, None).await.unwrap();
+    let error = pool.remove(&last, None).await.unwrap_err();
     assert!(error.is_not_found() && error.to_string().contains("2 engines that answer"), "{error}");
 }
 

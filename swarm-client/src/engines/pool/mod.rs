@@ -56,6 +56,8 @@ struct Inner {
     look_limit: Duration,
     sites: Mutex<BTreeMap<String, Arc<Site>>>,
     desk: Mutex<Desk>,
+    /// Addresses to look at although they may not be listed any more.
+    also: Mutex<Vec<String>>,
     seed: AtomicU64,
 }
 
@@ -107,7 +109,8 @@ impl EnginePool {
         Self::with_limit(discovery, scheduler, LOOK_LIMIT)
     }
 
-    /// The same, where an engine that does not answer within `limit` counts as not reached (2 s in [`EnginePool::new`]).
+    /// The same, where an engine to which no connection comes about within `limit` (1 s in [`EnginePool::new`]), or that takes three
+    /// times as long for its answer, counts as not reached.
     #[must_use]
     pub fn with_limit(discovery: Arc<dyn Discovery>, scheduler: Scheduler, limit: Duration) -> Self {
         let inner = Inner {
@@ -116,6 +119,7 @@ impl EnginePool {
             look_limit: limit.max(Duration::from_millis(1)),
             sites: Mutex::default(),
             desk: Mutex::default(),
+            also: Mutex::default(),
             seed: AtomicU64::new(rand::random()),
         };
         Self { inner: Arc::new(inner) }
@@ -132,18 +136,10 @@ impl EnginePool {
     /// # Errors
     /// When the engines are not known and never were.
     pub async fn refresh(&self) -> Result<Vec<Engine>, DiscoveryError> {
-        self.refresh_with(&[]).await
-    }
-
-    /// The same, and these engines too: ones that are no longer listed and yet may run something.
-    ///
-    /// # Errors
-    /// As [`EnginePool::refresh`].
-    pub async fn refresh_with(&self, also: &[EngineId]) -> Result<Vec<Engine>, DiscoveryError> {
         let began = Instant::now();
         let sites = match self.inner.discovery.engines().await {
             Ok(mut listed) => {
-                listed.extend(also.iter().map(|id| id.addr().to_owned()));
+                listed.extend(lock(&self.inner.also).iter().cloned());
                 self.keep(listed)
             }
             Err(error) => {
@@ -170,6 +166,13 @@ impl EnginePool {
         let mut desk = lock(&self.inner.desk);
         desk.take(engines, began);
         Ok(desk.view())
+    }
+
+    /// Looks at these engines too from now on, instead of those of the last call: ones that may run something although they are
+    /// no longer listed, such as an engine that is lost.
+    pub fn look_also_at<'a>(&self, engines: impl IntoIterator<Item = &'a EngineId>) {
+        let addrs = engines.into_iter().map(|id| id.addr().to_owned()).filter(|addr| !addr.is_empty());
+        *lock(&self.inner.also) = addrs.collect();
     }
 
     /// The engines as they were seen within the last second, looked at anew if need be.
@@ -218,8 +221,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An engine that answered within the second is as good as one that is asked again.
 const MAX_AGE: Duration = Duration::from_secs(1);
-/// A healthy engine answers in milliseconds, one on a busy machine within a second.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// A host that has power takes a connection in milliseconds, however busy it is.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::super::error::PoolError;
+use super::super::filter::Filter;
 use super::super::requirements::Requirements;
 use super::super::spec::ContainerSpec;
 use super::super::view::{Container, Engine, EngineId};
@@ -143,8 +144,10 @@ impl EnginePool {
     }
 
     /// Has `count` replicas of a service run: containers of the label [`labels::SERVICE`], named `service.1`, `service.2`, …
-    /// Replicas on engines that do not answer count, as they may run. New ones are made like `like`, or like one
-    /// that is there; those on the fullest engines go first.
+    ///
+    /// New ones are made like `like`, or like one that is there. Replicas on engines that do not answer count, as they may run,
+    /// and none is removed on their account. Surplus ones go from the fullest engines first. Where `like` is given, replicas on engines
+    /// that its conditions no longer allow are replaced: another one is started, and the next call removes them.
     ///
     /// # Errors
     /// When there is none to make them like; otherwise the first failure, after everything was tried.
@@ -154,16 +157,14 @@ impl EnginePool {
         count: u32,
         like: Option<&ContainerSpec>,
     ) -> Result<Scaled, PoolError> {
-        self.refresh().await?;
-        let replicas = replicas(&lock(&self.inner.desk).view(), service);
+        self.recent().await?;
+        let wants = like.map(Requirements::of).transpose()?;
+        let engines = lock(&self.inner.desk).view();
+        let replicas = replicas(&engines, service, wants.as_ref());
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count >= replicas.len() {
-            let missing = count - replicas.len();
-            return if missing == 0 {
-                Ok(Scaled::default())
-            } else {
-                self.add(service, missing, &replicas, like).await
-            };
+        let placed = replicas.iter().filter(|replica| !replica.misplaced).count();
+        if placed < count {
+            return self.add(service, count - placed, &replicas, like).await;
         }
         let surplus = surplus(replicas, count);
         let removals = surplus.iter().map(|there| self.remove_at(there, None));
@@ -238,6 +239,7 @@ impl EnginePool {
                 for engine in desk.engines.iter_mut().filter(|engine| engine.id == there.engine) {
                     engine.containers.retain(|container| container.id != there.container.id);
                 }
+                desk.pending.retain(|_, pending| pending.container.id != there.container.id);
                 drop(desk);
                 tracing::info!(container = %there, "removed");
                 Ok(())
@@ -258,38 +260,41 @@ impl EnginePool {
 struct Replica {
     there: Located,
     load: usize,
+    /// Whether it answers on an engine where it would not be placed any more.
+    misplaced: bool,
 }
 
 /// The replicas of a service, the reachable copy of each where there are several.
-fn replicas(engines: &[Engine], service: &str) -> Vec<Replica> {
+fn replicas(engines: &[Engine], service: &str, wants: Option<&Requirements>) -> Vec<Replica> {
     let mut found: BTreeMap<String, Replica> = BTreeMap::new();
     for engine in engines {
+        let refuses = |filter: Filter| wants.is_some_and(|wants| filter.check(wants, engine, false).is_err());
+        let misplaced = engine.reached && (refuses(Filter::Constraint) || refuses(Filter::Whitelist));
         for container in engine.holding().filter(|there| wire::service(there) == Some(service)) {
             let key = container.swarm_id().unwrap_or(&container.id).to_owned();
             if engine.reached || !found.contains_key(&key) {
-                found.insert(
-                    key,
-                    Replica { there: Located::new(engine, container), load: engine.holding().count() },
-                );
+                let (there, load) = (Located::new(engine, container), engine.holding().count());
+                found.insert(key, Replica { there, load, misplaced });
             }
         }
     }
     found.into_values().collect()
 }
 
-/// Which to remove so that `count` are left: from the fullest engines, the highest number first; none that can't be reached.
-fn surplus(mut replicas: Vec<Replica>, count: usize) -> Vec<Located> {
+/// Which to remove so that `count` of those that answer are left: misplaced ones, then those on the fullest engines, the highest
+/// number first.
+fn surplus(replicas: Vec<Replica>, count: usize) -> Vec<Located> {
+    let is_there = |replica: &Replica| replica.there.reached && !replica.there.container.id.is_empty();
+    let mut left: Vec<Replica> = replicas.into_iter().filter(is_there).collect();
     let mut out = Vec::new();
-    while replicas.len() > count {
+    while left.len() > count {
         let number = |name: &str| name.rsplit('.').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
-        let candidates =
-            replicas.iter().enumerate().filter(|(_, r)| r.there.reached && !r.there.container.id.is_empty());
-        let fullest = candidates.max_by_key(|(_, replica)| {
-            let same = replicas.iter().filter(|other| other.there.engine == replica.there.engine).count();
-            (same, replica.load, number(&replica.there.container.name))
+        let first = left.iter().enumerate().max_by_key(|(_, replica)| {
+            let same = left.iter().filter(|other| other.there.engine == replica.there.engine).count();
+            (replica.misplaced, same, replica.load, number(&replica.there.container.name))
         });
-        let Some((at, _)) = fullest else { break };
-        out.push(replicas.swap_remove(at).there);
+        let Some((at, _)) = first else { break };
+        out.push(left.swap_remove(at).there);
     }
     out
 }
@@ -339,13 +344,13 @@ mod tests {
         dead.reached = false;
         dead.containers = vec![replica("web.1", "a"), replica("web.2", "b")];
         live.containers = vec![replica("web.1", "a"), container("other")];
-        let found = replicas(&[live, dead], "web");
+        let found = replicas(&[live, dead], "web", None);
         let hosts: Vec<&str> = found.iter().map(|r| r.there.host.as_str()).collect();
         assert_eq!(hosts, ["h2", "h1"]);
     }
 
     #[test]
-    fn the_fullest_engine_gives_first_and_a_lost_one_nothing() {
+    fn the_fullest_engine_gives_first_and_none_goes_on_account_of_a_lost_one() {
         let (mut one, mut two, mut lost) = (engine("h1"), engine("h2"), engine("h3"));
         one.containers = vec![replica("web.1", "a"), replica("web.4", "d")];
         two.containers = vec![replica("web.2", "b")];
@@ -353,10 +358,23 @@ mod tests {
         lost.reached = false;
         let engines = [one, two, lost];
         let removed = |count| {
-            surplus(replicas(&engines, "web"), count).iter().map(ToString::to_string).collect::<Vec<_>>()
+            let surplus = surplus(replicas(&engines, "web", None), count);
+            surplus.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        assert_eq!(removed(3), ["h1/web.4"]);
-        assert_eq!(removed(2).len(), 2);
+        assert!(removed(3).is_empty(), "three answer, and three are wanted");
+        assert_eq!(removed(2), ["h1/web.4"]);
         assert_eq!(removed(0).len(), 3);
+    }
+
+    #[test]
+    fn a_replica_where_it_may_no_longer_be_goes_first() {
+        let (mut one, mut two) = (engine("h1"), engine("h2"));
+        one.containers = vec![replica("web.1", "a"), replica("web.4", "d")];
+        two.containers = vec![replica("web.2", "b")];
+        let mut asks = super::super::super::testing::wants("web");
+        asks.constraints = vec!["node!=h2".parse().unwrap()];
+        let found = replicas(&[one, two], "web", Some(&asks));
+        assert_eq!(found.iter().filter(|replica| replica.misplaced).count(), 1);
+        assert_eq!(surplus(found, 2)[0].to_string(), "h2/web.2");
     }
 }

@@ -16,6 +16,7 @@ use crate::request::{Request, Target};
 /// An engine by its address.
 pub(super) struct Site {
     pub(super) addr: String,
+    /// For a connection; an answer may take longer.
     limit: Duration,
     known: Mutex<Known>,
 }
@@ -36,7 +37,7 @@ impl Site {
 
     /// Looks at the engine. One that does not answer is shown as it was, not reached.
     pub(super) async fn look(&self) -> Engine {
-        let answer = tokio::time::timeout(self.limit, self.ask()).await;
+        let answer = tokio::time::timeout(self.limit * ANSWER_FACTOR, self.ask()).await;
         let error = match answer {
             Ok(Ok(mut engine)) => {
                 let mut known = self.known();
@@ -47,7 +48,7 @@ impl Site {
                 return engine;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", self.limit),
+            Err(_) => format!("no answer within {:?}", self.limit * ANSWER_FACTOR),
         };
         tracing::debug!(engine = %self.addr, %error, "the engine was not reached");
         let mut known = self.known();
@@ -169,7 +170,8 @@ impl Site {
             return Ok(client);
         }
         let builder = Client::builder().endpoint(format!("tcp://{}", self.addr));
-        let client = builder.connect_timeout(self.limit).request_timeout(self.limit).connect().await?;
+        let client =
+            builder.connect_timeout(self.limit).request_timeout(self.limit * ANSWER_FACTOR).connect().await?;
         self.known().client = Some(client.clone());
         Ok(client)
     }
@@ -179,6 +181,8 @@ impl Site {
     }
 }
 
+/// An engine answers later than its host takes the connection.
+const ANSWER_FACTOR: u32 = 3;
 /// An engine on a busy machine takes seconds for a creation or a start.
 const CREATE_LIMIT: Duration = Duration::from_secs(30);
 /// A container's own stop timeout is not known here; the usual ones are shorter.

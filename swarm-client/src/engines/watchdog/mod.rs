@@ -145,8 +145,8 @@ impl Watchdog {
             }
         };
         let before = roster.clone();
-        let also: Vec<EngineId> = roster.engines().cloned().collect();
-        round.engines = match self.pool.refresh_with(&also).await {
+        self.pool.look_also_at(roster.engines());
+        round.engines = match self.pool.refresh().await {
             Ok(engines) => engines,
             Err(error) => {
                 round.held.push(error.to_string());
