@@ -85,34 +85,39 @@ impl fmt::Debug for StoreKey {
 
 /// Names one commit, so that sending it again changes nothing. It is compared within one session only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CommitId([u8; 16]);
+pub struct CommitId {
+    bytes: [u8; 16],
+    /// Made up here: nobody else can repeat it.
+    pub(crate) own: bool,
+}
 
 impl CommitId {
-    /// A fresh id for a commit that only this process may repeat.
+    /// A fresh id for a commit that only this process may repeat, at once. A session remembers the last
+    /// [8](crate::rule::REMEMBERED_OWN) of them, of named ones [128](crate::rule::REMEMBERED_COMMITS).
     #[must_use]
     pub fn random() -> Self {
-        Self(rand::random())
+        Self { bytes: rand::random(), own: true }
     }
 
     /// The id of a request or message, of any bytes and length.
     #[must_use]
     pub fn of(name: impl AsRef<[u8]>) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_ref()).into();
-        let mut id = [0; 16];
-        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Self(id)
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Self::from_bytes(bytes)
     }
 
-    /// An id from its bytes.
+    /// The id of a request or message that already has one of 128 bits.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+        Self { bytes, own: false }
     }
 
     /// The id's bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
+        &self.bytes
     }
 }
 

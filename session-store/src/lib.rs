@@ -60,6 +60,7 @@ pub mod record;
 pub mod redis;
 pub mod rule;
 mod seal;
+mod sorted;
 #[cfg(feature = "tower")]
 #[doc = include_str!("security.md")]
 pub mod security {}

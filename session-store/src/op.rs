@@ -4,16 +4,14 @@ use crate::{
     id::{CommitId, StoreKey},
     lifetime::Lifetime,
     record::{Record, Value},
+    sorted::Sorted,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 /// Changes to some of a session's values. Later calls for a key replace or extend earlier ones.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Patch {
-    pub(crate) changes: BTreeMap<String, Change>,
+    pub(crate) changes: Sorted<Change>,
     /// Values that may not have changed since the base either.
     pub(crate) expected: BTreeSet<String>,
     pub(crate) schema: Option<u16>,
@@ -139,6 +137,17 @@ pub struct Applied {
     pub moved_to: Option<StoreKey>,
 }
 
+impl Op {
+    /// Under a fresh id where it has none, for a store that repeats it by itself.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "the other stores repeat nothing"))]
+    pub(crate) fn named(mut self) -> Self {
+        if let Self::Create { id, .. } | Self::Commit { id, .. } | Self::Rotate { id, .. } = &mut self {
+            id.get_or_insert_with(CommitId::random);
+        }
+        self
+    }
+}
+
 impl Patch {
     /// No change.
     #[must_use]
@@ -204,7 +213,7 @@ impl Patch {
 
 impl std::fmt::Debug for Patch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.changes.keys()).finish()
+        f.debug_set().entries(self.changes.iter().map(|(key, _)| key)).finish()
     }
 }
 

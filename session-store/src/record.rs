@@ -1,12 +1,13 @@
 //! A session's record: what a store keeps under one key.
 
+use crate::sorted::Sorted;
 use crate::{
     codec::HEAD,
     id::{CommitId, StoreKey},
     lifetime::{Lifetime, UnixMillis},
     op::Gone,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::VecDeque, sync::Arc};
 
 /// One session as stored. Stores treat it as opaque but for [`deadline`](Self::deadline) and [`live_principal`](Self::live_principal).
 #[derive(Clone, PartialEq, Eq)]
@@ -25,12 +26,12 @@ pub struct Record {
     pub principal: Option<String>,
     /// Live, moved or ended.
     pub state: State,
-    pub(crate) entries: BTreeMap<String, Entry>,
+    pub(crate) entries: Sorted<Entry>,
     /// Which keys were removed lately and in which version: a merge has to know.
     pub(crate) removed: VecDeque<(String, u64)>,
     /// Removals up to this version may be forgotten.
     pub(crate) removed_floor: u64,
-    pub(crate) applied: VecDeque<AppliedId>,
+    pub(crate) applied: Arc<VecDeque<AppliedId>>,
     pub(crate) head: Head,
 }
 
@@ -54,6 +55,13 @@ impl Eq for Head {}
 impl Head {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(bytes.first_chunk().copied())
+    }
+
+    /// Whether this version of the library wrote it. Older ones kept their indexes in another way.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis has such an index"))]
+    pub(crate) fn is_current(self) -> bool {
+        self.0
+            .is_some_and(|[_, _, _, kind, ..]| kind == crate::codec::FORMAT || kind == crate::seal::SEALED[3])
     }
 }
 
@@ -106,11 +114,13 @@ pub(crate) struct AppliedId {
     pub(crate) merged: bool,
     /// When it was taken, to the second.
     pub(crate) at: UnixMillis,
+    /// Made up by the process that sent it, which alone may repeat it.
+    pub(crate) own: bool,
 }
 
 impl AppliedId {
     pub(crate) fn new(id: CommitId, version: u64, merged: bool, now: UnixMillis) -> Self {
-        Self { id: Self::fold(id), version, merged, at: now }
+        Self { id: Self::fold(id), version, merged, at: now, own: id.own }
     }
 
     /// Both halves count: in some kinds of ids one of them is a time.
@@ -134,10 +144,10 @@ impl Record {
             lifetime,
             principal,
             state: State::Live,
-            entries: BTreeMap::new(),
+            entries: Sorted::default(),
             removed: VecDeque::new(),
             removed_floor: 0,
-            applied: VecDeque::new(),
+            applied: Arc::default(),
             head: Head::default(),
         }
     }
@@ -159,7 +169,7 @@ impl Record {
 
     /// The keys that have a value.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.entries.iter().map(|(key, _)| key)
     }
 
     /// When the store may forget this record.

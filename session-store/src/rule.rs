@@ -11,7 +11,7 @@ use crate::{
     op::{Applied, Change, Gone, Mode, Op, Outcome, Patch},
     record::{AppliedId, Entry, Record, State, Value},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// What a store has to write, and to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,11 +135,7 @@ fn finish(
     record.version = version;
     record.touched_at = record.touched_at.max(now);
     if let Some(id) = id {
-        record.applied.push_back(AppliedId::new(id, version, merged, now));
-        let old = |first: &AppliedId| now.saturating_sub(first.at) > millis(REMEMBERED_FOR);
-        while record.applied.len() > REMEMBERED_COMMITS || record.applied.front().is_some_and(old) {
-            record.applied.pop_front();
-        }
+        record.remember(AppliedId::new(id, version, merged, now));
     }
     done(record, saved(version, merged))
 }
@@ -164,6 +160,26 @@ impl Record {
         let id = AppliedId::fold(id?);
         let found = self.applied.iter().find(|applied| applied.id == id)?;
         Some(saved(found.version, found.merged))
+    }
+
+    /// Whether it can be told if a commit of this id was made on `base` or after it: it is remembered, or all since then are.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis loses answers"))]
+    pub(crate) fn can_tell(&self, id: CommitId, base: u64) -> bool {
+        let most = if id.own { REMEMBERED_OWN } else { REMEMBERED_COMMITS };
+        let since = self.version.saturating_sub(base);
+        since <= u64::try_from(most).unwrap_or(u64::MAX) || self.replay(Some(id)).is_some()
+    }
+
+    fn remember(&mut self, commit: AppliedId) {
+        let recent = |known: &AppliedId| commit.at.saturating_sub(known.at) <= millis(REMEMBERED_FOR);
+        let applied = Arc::make_mut(&mut self.applied);
+        applied.retain(recent);
+        let most = if commit.own { REMEMBERED_OWN } else { REMEMBERED_COMMITS };
+        let mut alike = applied.iter().enumerate().filter(|(_, known)| known.own == commit.own);
+        if let (Some((first, _)), true) = (alike.next(), alike.count() >= most - 1) {
+            applied.remove(first);
+        }
+        applied.push_back(commit);
     }
 
     fn rotated_to(&self) -> Option<StoreKey> {
@@ -194,24 +210,24 @@ impl Record {
 
     fn patch(&mut self, patch: &Patch, version: u64) -> Result<(), String> {
         self.schema = patch.schema.unwrap_or(self.schema);
-        for (key, change) in &patch.changes {
+        for (key, change) in patch.changes.iter() {
             let value = match change {
                 Change::Set(value) => value.clone(),
-                Change::Mismatch => return Err(key.clone()),
+                Change::Mismatch => return Err(key.to_owned()),
                 Change::Add(number) => {
                     let before = self.entries.get(key).map_or(Some(0), |entry| entry.value.number());
-                    Value::Counter(before.ok_or_else(|| key.clone())?.saturating_add(*number))
+                    Value::Counter(before.ok_or_else(|| key.to_owned())?.saturating_add(*number))
                 }
                 Change::Remove => {
                     if self.entries.remove(key).is_some() {
                         self.removed.retain(|(removed, _)| removed != key);
-                        self.removed.push_back((key.clone(), version));
+                        self.removed.push_back((key.to_owned(), version));
                     }
                     continue;
                 }
             };
             self.removed.retain(|(removed, _)| removed != key);
-            self.entries.insert(key.clone(), Entry { version, value });
+            self.entries.insert(key.to_owned(), Entry { version, value });
         }
         while self.removed.len() > REMEMBERED_REMOVALS {
             if let Some((_, version)) = self.removed.pop_front() {
@@ -253,8 +269,12 @@ impl Record {
     }
 }
 
-/// How many commits a record remembers so that repeating one changes nothing. A repeat comes within seconds of the first.
+/// How many named commits a record remembers so that repeating one changes nothing. A repeat comes within seconds of the first.
 pub const REMEMBERED_COMMITS: usize = 128;
+
+/// How many commits under [random ids](CommitId::random) it remembers. Only the store that sent one repeats it, as the next change that this process makes of
+/// the session, and it can tell when more commits of others came between than are remembered.
+pub const REMEMBERED_OWN: usize = 8;
 
 /// How long they are remembered: longer than a gateway or a client goes on sending a request again, short enough that a session which is used now and then stays
 /// small.

@@ -1,6 +1,6 @@
 //! What stands between a record and the bytes that a store keeps: nothing, or authenticated encryption (feature `encryption`).
 //!
-//! An encrypted record is `SES`, `0x80`, the key's number (4 bytes), a random nonce (24), and XChaCha20-Poly1305 of the [codec](crate::codec)'s bytes
+//! An encrypted record is `SES`, `0x81`, the key's number (4 bytes), a random nonce (24), and XChaCha20-Poly1305 of the [codec](crate::codec)'s bytes
 //! with the beginning and the session's key as associated data: what was moved to another session, or changed in any bit, does not open. A nonce of
 //! 192 random bits may be drawn without counting. Tombstones are not encrypted: they say no more than that a session is over.
 //!
@@ -77,7 +77,7 @@ impl Keyring {
         let failed = || StoreError::Decode { reason: "it could not be encrypted" };
         let (number, cipher) = self.keys.first().ok_or_else(failed)?;
         let mut out = Vec::with_capacity(OPENING + NONCE + plain.len() + TAG);
-        out.extend_from_slice(SEALED);
+        out.extend_from_slice(&SEALED);
         out.extend_from_slice(&number.to_be_bytes());
         let nonce: [u8; NONCE] = rand::random();
         let aad = [&out, &key.as_bytes()[..]].concat();
@@ -148,9 +148,8 @@ impl Seal {
     pub(crate) fn decode(&self, key: &StoreKey, bytes: &[u8]) -> Result<Record, StoreError> {
         #[cfg(feature = "encryption")]
         if let Some(keys) = &self.keys {
-            let mut record =
-                if bytes.starts_with(SEALED) { keys.open(key, bytes)? } else { codec::decode(bytes)? };
-            if !bytes.starts_with(SEALED) && !keys.takes_plain && !is_tombstone(&record) {
+            let mut record = if is_sealed(bytes) { keys.open(key, bytes)? } else { codec::decode(bytes)? };
+            if !is_sealed(bytes) && !keys.takes_plain && !is_tombstone(&record) {
                 return Err(StoreError::Decode {
                     reason: "it is not encrypted, as this store's records are",
                 });
@@ -159,11 +158,15 @@ impl Seal {
             return Ok(record);
         }
         let _ = key;
-        if bytes.starts_with(SEALED) {
+        if is_sealed(bytes) {
             return Err(StoreError::Decode { reason: "it is encrypted, and this store was given no keys" });
         }
         codec::decode(bytes)
     }
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.starts_with(&SEALED) || bytes.starts_with(&SEALED_BEFORE)
 }
 
 /// A plain tombstone can be made up by who can write to the store, and so can a deletion. It may lead nowhere else.
@@ -172,8 +175,9 @@ fn is_tombstone(record: &Record) -> bool {
     matches!(record.state, State::Ended { reason: Gone::Deleted, to: None, .. }) && record.principal.is_none()
 }
 
-/// What no plain record begins with.
-const SEALED: &[u8] = b"SES\x80";
+/// What no plain record begins with; the last byte rises with the codec's format.
+pub(crate) const SEALED: [u8; 4] = *b"SES\x81";
+const SEALED_BEFORE: [u8; 4] = *b"SES\x80";
 #[cfg(feature = "encryption")]
 const OPENING: usize = 8;
 #[cfg(feature = "encryption")]
@@ -256,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn records_sealed_by_the_version_before_open() {
+        let (key, record) = (SessionId::random().key(), sample());
+        let keys = Keyring::new(1, &[1; 32]);
+        let (_, cipher) = &keys.keys[0];
+        let opening = [&SEALED_BEFORE[..], &1_u32.to_be_bytes()].concat();
+        let aad = [&opening[..], &key.as_bytes()[..]].concat();
+        let plain = codec::encode(&record, 0).unwrap();
+        let sealed = cipher.encrypt(&[7; NONCE].into(), Payload { msg: &plain, aad: &aad }).unwrap();
+        let bytes = [opening, vec![7; NONCE], sealed].concat();
+        assert_eq!(seal(keys).decode(&key, &bytes).unwrap(), record);
+        assert!(Seal::default().decode(&key, &bytes).is_err());
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let (key, seal) = (SessionId::random().key(), seal(Keyring::new(1, &[1; 32])));
         let bytes = seal.encode(&key, &sample(), 7).unwrap();
@@ -274,7 +292,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), opening in any::<bool>()) {
             if opening && bytes.len() > 8 {
-                bytes[..4].copy_from_slice(SEALED);
+                bytes[..4].copy_from_slice(&SEALED);
                 bytes[4..8].copy_from_slice(&1_u32.to_be_bytes());
             }
             let seal = seal(Keyring::new(1, &[1; 32]));

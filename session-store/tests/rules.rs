@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use session_store::{
     CommitId, Gone, Lifetime, Mode, Op, Outcome, Patch, Record, StoreKey, Value, apply_op, codec,
-    rule::{REMEMBERED_COMMITS, Step},
+    rule::{REMEMBERED_COMMITS, REMEMBERED_OWN, Step},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -132,7 +132,9 @@ fn a_record_stays_small_under_many_commits() {
     for number in 0..10_000 {
         let key = format!("k{}", number % 100);
         let patch = Patch::new().set(key.clone(), *b"1").add("views", 1);
-        assert!(step(&mut record, &patch.commit()).applied.outcome.is_done());
+        let id = Some(CommitId::of(number.to_string()));
+        let named = Op::Commit { base: None, patch, mode: Mode::Merge, id };
+        assert!(step(&mut record, &named).applied.outcome.is_done());
         assert!(step(&mut record, &Patch::new().remove(key).commit()).applied.outcome.is_done());
     }
     assert_eq!(record.counter("views"), Some(10_000));
@@ -146,15 +148,39 @@ fn a_record_stays_small_under_many_commits() {
 /// A commit that is sent again within the time is known, whatever came between.
 #[test]
 fn repeats_are_known_for_two_minutes() {
-    let id = Some(CommitId::random());
+    let id = Some(CommitId::of("request 1"));
     let add = |id| Op::Commit { base: None, patch: Patch::new().add("views", 1), mode: Mode::Merge, id };
     let mut record = apply_op(Some(live()), &add(id), 1_000).write.unwrap();
     for second in 2..=60 {
-        record = apply_op(Some(record), &add(Some(CommitId::random())), second * 1_000).write.unwrap();
+        record = apply_op(Some(record), &add(Some(CommitId::of(second.to_string()))), second * 1_000)
+            .write
+            .unwrap();
         record = codec::decode(&codec::encode(&record, 0).unwrap()).unwrap();
     }
     let again = apply_op(Some(record), &add(id), 120_000);
     assert_eq!((again.write, again.applied.outcome), (None, Outcome::Saved { version: 1 }));
+}
+
+/// A commit that was not named is repeated by the store that sent it, as its next one: only the last few are remembered.
+#[test]
+fn commits_without_a_name_are_known_for_a_while() {
+    let add = || Patch::new().add("views", 1).commit();
+    let mut record = live();
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        let op = add();
+        step(&mut record, &op);
+        sent.push(op);
+    }
+    for (number, op) in sent.iter().enumerate() {
+        let known = apply_op(Some(record.clone()), op, 1).write.is_none();
+        assert_eq!(known, number >= 20 - REMEMBERED_OWN, "{number}");
+    }
+    let named =
+        Op::Commit { base: None, patch: Patch::new(), mode: Mode::Merge, id: Some(CommitId::of("a")) };
+    step(&mut record, &named);
+    (0..20).for_each(|_| drop(step(&mut record, &add())));
+    assert!(apply_op(Some(record), &named, 1).write.is_none(), "a named one was forgotten for others");
 }
 
 #[test]

@@ -12,9 +12,10 @@ use crate::{
     id::CommitId,
     lifetime::Lifetime,
     record::{AppliedId, Entry, Head, Record, Value},
+    rule::REMEMBERED_OWN,
 };
 use sha2::{Digest, Sha256};
-use std::time::Duration;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use wire::{Reader, Writer, broken};
 
 /// The largest record in bytes. Sessions are read on every request: 64 KiB is generous.
@@ -35,7 +36,7 @@ pub const HEAD: usize = 20;
 pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
     limit("the user's name", record.principal.as_ref().map_or(0, String::len), MAX_PRINCIPAL)?;
     limit("the number of values", record.entries.len(), MAX_VALUES)?;
-    let mut out = Writer(Vec::with_capacity(256));
+    let mut out = Writer(Vec::with_capacity(size_hint(record)));
     out.0.extend_from_slice(MAGIC);
     out.0.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0, 0]);
     out.u64(stamp);
@@ -49,7 +50,7 @@ pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
     out.0.push(u8::from(record.principal.is_some()));
     out.bytes(record.principal.as_deref().unwrap_or_default().as_bytes());
     out.length(record.entries.len());
-    for (key, entry) in &record.entries {
+    for (key, entry) in record.entries.iter() {
         limit("the key of a value", key.len(), MAX_KEY)?;
         out.bytes(key.as_bytes());
         out.u64(entry.version);
@@ -71,13 +72,11 @@ pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
         out.u64(*version);
     }
     out.length(record.applied.len());
-    for applied in &record.applied {
+    for applied in record.applied.iter() {
         out.u64(applied.id);
-        let behind =
-            u32::try_from(record.version.saturating_sub(applied.version)).unwrap_or(BEHIND).min(BEHIND);
-        out.u32(behind << 1 | u32::from(applied.merged));
-        let age = record.touched_at.saturating_sub(applied.at) / 1000;
-        out.u32(u32::try_from(age).unwrap_or(u32::MAX));
+        let behind = record.version.saturating_sub(applied.version).min(u64::MAX >> 2);
+        out.number(behind << 2 | u64::from(applied.merged) << 1 | u64::from(applied.own));
+        out.number(record.touched_at.saturating_sub(applied.at) / 1000);
     }
     limit("the record in bytes", out.0.len(), MAX_RECORD)?;
     let sum = checksum(out.0.get(SUMMED..).unwrap_or_default());
@@ -131,23 +130,39 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     for _ in 0..input.length(MAX_RECORD)? {
         record.removed.push_back((input.text(MAX_KEY)?, input.u64()?));
     }
-    for _ in 0..input.length(MAX_RECORD)? {
-        record.applied.push_back(if format == FIRST_FORMAT {
-            let id = CommitId::from_bytes(input.array()?);
-            AppliedId::new(id, input.u64()?, input.flag()?, touched_at)
-        } else {
-            let (id, number, age) = (input.u64()?, input.u32()?, input.u32()?);
-            let at = touched_at.saturating_sub(u64::from(age) * 1000);
-            AppliedId {
-                id,
-                version: version.saturating_sub(u64::from(number >> 1)),
-                merged: number & 1 == 1,
-                at,
+    let count = input.length(MAX_RECORD)?;
+    let mut applied = VecDeque::with_capacity(count.min(REMEMBERED_OWN));
+    for _ in 0..count {
+        applied.push_back(match format {
+            FIRST_FORMAT => {
+                let id = CommitId::from_bytes(input.array()?);
+                AppliedId::new(id, input.u64()?, input.flag()?, touched_at)
+            }
+            SECOND_FORMAT => {
+                let (id, number, age) = (input.u64()?, input.u32()?, input.u32()?);
+                let (behind, merged) = (u64::from(number >> 1), number & 1 == 1);
+                let at = touched_at.saturating_sub(u64::from(age) * 1000);
+                AppliedId { id, version: version.saturating_sub(behind), merged, at, own: false }
+            }
+            _ => {
+                let (id, number, age) = (input.u64()?, input.number()?, input.number()?);
+                let (merged, own) = (number & 2 == 2, number & 1 == 1);
+                let at = touched_at.saturating_sub(age.saturating_mul(1000));
+                AppliedId { id, version: version.saturating_sub(number >> 2), merged, at, own }
             }
         });
     }
+    record.applied = Arc::new(applied);
     record.head = Head::of(bytes);
     if input.0.is_empty() { Ok(record) } else { Err(broken("it goes on after its end")) }
+}
+
+/// Of usual records not less than their size, so that they are written into memory that is large enough.
+fn size_hint(record: &Record) -> usize {
+    let values = record.entries.iter().map(|(key, entry)| {
+        key.len() + 24 + if let Value::Bytes(bytes) = &entry.value { bytes.len() } else { 0 }
+    });
+    192 + values.sum::<usize>() + record.applied.len() * 13 + record.removed.len() * 64
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 8] {
@@ -164,9 +179,9 @@ fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError
 const MAGIC: &[u8] = b"SES";
 /// Without a schema number.
 const FIRST_FORMAT: u8 = 1;
-const FORMAT: u8 = 2;
-/// The farthest that a remembered commit says exactly how far it is behind.
-const BEHIND: u32 = u32::MAX >> 1;
+/// With remembered commits of a fixed length, all of one kind; indexes held exact deadlines.
+const SECOND_FORMAT: u8 = 2;
+pub(crate) const FORMAT: u8 = 3;
 /// Where the checksum ends and what it covers begins.
 const SUMMED: usize = 12;
 
@@ -211,22 +226,45 @@ mod tests {
         let mut bytes = encode(&record, 7).unwrap();
         bytes.drain(HEAD..HEAD + 2);
         // Its commits were kept whole: an id of 16 bytes, a version, a flag.
-        bytes.truncate(bytes.len() - 2 * 16);
+        bytes.truncate(bytes.len() - 2 * 10);
         for (version, half) in [(1_u64, 5_u64), (2, 6)] {
             bytes.extend_from_slice(&[[0; 8], half.to_be_bytes()].concat());
             bytes.extend_from_slice(&version.to_be_bytes());
             bytes.push(0);
         }
-        bytes[3] = FIRST_FORMAT;
-        let sum = checksum(&bytes[SUMMED..]);
-        bytes[4..SUMMED].copy_from_slice(&sum);
-        let mut read = decode(&bytes).unwrap();
+        let mut read = decode(&of_format(FIRST_FORMAT, bytes)).unwrap();
         assert_eq!(
             read.applied.iter().map(|applied| (applied.id, applied.version)).collect::<Vec<_>>(),
             [(5, 1), (6, 2)]
         );
         read.applied.clone_from(&record.applied);
         assert_eq!(read, record);
+    }
+
+    #[test]
+    fn a_record_of_the_second_format_is_read() {
+        let record = sample();
+        let mut bytes = encode(&record, 7).unwrap();
+        bytes.truncate(bytes.len() - 2 * 10);
+        for (half, number, age) in [(5_u64, 1_u32 << 1, 1_u32), (6, 1, 0)] {
+            bytes.extend_from_slice(&half.to_be_bytes());
+            bytes.extend_from_slice(&[number.to_be_bytes(), age.to_be_bytes()].concat());
+        }
+        let mut read = decode(&of_format(SECOND_FORMAT, bytes)).unwrap();
+        let seen = |applied: &AppliedId| (applied.id, applied.version, applied.merged, applied.at);
+        assert_eq!(
+            read.applied.iter().map(seen).collect::<Vec<_>>(),
+            [(5, 1, false, 1_000), (6, 2, true, 2_000)]
+        );
+        read.applied.clone_from(&record.applied);
+        assert_eq!(read, record);
+    }
+
+    fn of_format(format: u8, mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[3] = format;
+        let sum = checksum(&bytes[SUMMED..]);
+        bytes[4..SUMMED].copy_from_slice(&sum);
+        bytes
     }
 
     #[test]

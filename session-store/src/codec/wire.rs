@@ -13,6 +13,18 @@ impl Writer {
         self.0.extend_from_slice(&number.to_be_bytes());
     }
 
+    /// Seven bits a byte, the lowest first; the highest bit says that more follow (LEB128).
+    pub(super) fn number(&mut self, mut number: u64) {
+        loop {
+            let [low, ..] = number.to_le_bytes();
+            number >>= 7;
+            if number == 0 {
+                return self.0.push(low & 0x7f);
+            }
+            self.0.push(low | 0x80);
+        }
+    }
+
     /// Lengths are within the limits checked by `encode`; what is not makes the record too large before it is returned.
     pub(super) fn length(&mut self, length: usize) {
         self.u32(u32::try_from(length).unwrap_or(u32::MAX));
@@ -73,6 +85,23 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u32(&mut self) -> Result<u32, StoreError> {
         self.array().map(u32::from_be_bytes)
+    }
+
+    /// What [`Writer::number`] wrote, in its shortest form.
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && byte > 1 || shift > 0 && byte == 0 {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(broken("a number is too long"))
     }
 
     pub(super) fn flag(&mut self) -> Result<bool, StoreError> {

@@ -204,7 +204,7 @@ impl Session {
                 let (key, base) = (*key, depends.then_some(record.version));
                 self.commit_from(&mut slot, &key, base, patch, Mode::Merge, id).await
             }
-            _ if patch.changes.values().all(|change| matches!(change, Change::Remove)) => {
+            _ if patch.changes.iter().all(|(_, change)| matches!(change, Change::Remove)) => {
                 Ok(Commit::Unchanged)
             }
             _ => self.create(&mut slot, None, patch, id).await,
@@ -370,7 +370,7 @@ impl Pending {
         self.patch
             .changes
             .iter()
-            .any(|(key, change)| !matches!(change, Change::Add(_)) && self.read.contains(key.as_str()))
+            .any(|(key, change)| !matches!(change, Change::Add(_)) && self.read.contains(key))
     }
 }
 

@@ -27,6 +27,12 @@ impl Found {
     }
 }
 
+/// A connection to one server.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) redis: MultiplexedConnection,
+}
+
 /// Asks all Sentinels at once. The newest configuration counts that is among the answers of a majority, or that comes within `stragglers` of it; if no
 /// majority answers, the newest there is, whose role is checked next.
 pub(super) async fn resolve(
@@ -66,7 +72,7 @@ pub(super) async fn resolve(
 
 /// Address and epoch in one round trip: both change in the same moment of an election.
 async fn ask(address: ConnectionAddr, master: &str) -> Result<Found, Failure> {
-    let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?;
+    let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?.redis;
     let mut pipe = redis::pipe();
     pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     pipe.cmd("SENTINEL").arg("MASTER").arg(master);
@@ -83,7 +89,7 @@ pub(super) async fn open(
     address: ConnectionAddr,
     login: RedisConnectionInfo,
     response: Duration,
-) -> Result<MultiplexedConnection, Failure> {
+) -> Result<Wire, Failure> {
     let keepalive =
         redis::io::tcp::socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -96,7 +102,7 @@ pub(super) async fn open(
     let connecting =
         async move { Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await };
     match tokio::time::timeout(CONNECT + response, connecting).await {
-        Ok(connection) => Ok(connection?),
+        Ok(connection) => Ok(Wire { redis: connection? }),
         Err(_) => Err(Failure::again(format!("no connection within {:?}", CONNECT + response))),
     }
 }

@@ -7,7 +7,7 @@
 
 use super::{
     MAX_WAIT,
-    dial::{Found, RESPONSE, check_role, open, resolve},
+    dial::{Found, RESPONSE, Wire, check_role, open, resolve},
     failure::{CallError, Failure},
     url::Target,
 };
@@ -15,10 +15,13 @@ use crate::error::StoreError;
 use redis::{RedisConnectionInfo, aio::MultiplexedConnection};
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 pub(super) struct Link {
     target: Target,
@@ -26,20 +29,51 @@ pub(super) struct Link {
     pub(super) name: String,
     current: Mutex<Option<Live>>,
     connecting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
-    calls: Semaphore,
+    calls: AtomicUsize,
     waits: Semaphore,
 }
 
 #[derive(Clone)]
 struct Live {
-    connection: MultiplexedConnection,
-    /// Where it leads.
-    found: Found,
-    /// Connections for calls that wait for replicas, each used by one at a time.
-    spare: Arc<Mutex<Vec<MultiplexedConnection>>>,
-    generation: u64,
+    master: Arc<Master>,
     checked: Instant,
     doubted: bool,
+}
+
+/// A place among the calls under way.
+pub(super) struct Permit<'a>(&'a AtomicUsize);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// See [`Link::ready`].
+pub(super) struct Ready(Arc<Master>);
+
+impl Ready {
+    pub(super) fn connection(&self) -> MultiplexedConnection {
+        self.0.lane().redis.clone()
+    }
+}
+
+/// The connections to one server.
+struct Master {
+    found: Found,
+    /// Shared by all calls, in turn: one connection is driven by one task, which a busy process would wait for.
+    lanes: [Wire; LANES],
+    next: AtomicUsize,
+    /// Connections for calls that wait for replicas, each used by one at a time.
+    spare: Mutex<Vec<Wire>>,
+    generation: u64,
+}
+
+impl Master {
+    fn lane(&self) -> &Wire {
+        let number = self.next.fetch_add(1, Relaxed) % LANES;
+        self.lanes.get(number).unwrap_or(&self.lanes[0])
+    }
 }
 
 impl Link {
@@ -49,7 +83,7 @@ impl Link {
             name,
             current: Mutex::default(),
             connecting: Default::default(),
-            calls: Semaphore::new(MAX_CALLS),
+            calls: AtomicUsize::new(0),
             waits: Semaphore::new(MAX_WAITS),
         }
     }
@@ -70,9 +104,34 @@ impl Link {
     }
 
     /// A place among the calls under way, of which there is a bounded number.
-    pub(super) fn admit(&self, action: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
-        let full = |_| self.unavailable(action, format!("{MAX_CALLS} calls are waiting for it already"));
-        self.calls.try_acquire().map_err(full)
+    pub(super) fn admit(&self, action: &'static str) -> Result<Permit<'_>, StoreError> {
+        let permit = Permit(&self.calls);
+        if self.calls.fetch_add(1, Relaxed) >= MAX_CALLS {
+            return Err(self.unavailable(action, format!("{MAX_CALLS} calls are waiting for it already")));
+        }
+        Ok(permit)
+    }
+
+    /// A connection for one command, where there is one that can be used at once and `left` is more than an answer may take.
+    pub(super) fn ready(&self, left: Duration) -> Option<Ready> {
+        if left <= RESPONSE {
+            return None;
+        }
+        self.usable().map(|live| Ready(live.master))
+    }
+
+    /// What a failure of it comes to: an error, or another attempt in the [usual way](Self::admitted).
+    pub(super) fn failed(
+        &self,
+        ready: &Ready,
+        action: &'static str,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        if !failure.again {
+            return Err(self.unavailable(action, failure.reason));
+        }
+        self.drop_generation(ready.0.generation);
+        Ok(())
     }
 
     pub(super) fn timeout(
@@ -148,13 +207,13 @@ impl Link {
             None => None,
         };
         let live = self.connection().await?;
-        *used = Some(live.generation);
+        let master = &*live.master;
+        *used = Some(master.generation);
         let done = match waits {
-            None => work(live.connection).await,
+            None => work(master.lane().redis.clone()).await,
             Some(longest) => {
-                let connection = self.spare(&live).await;
-                let done = match connection {
-                    Ok(connection) => self.alone(&live, connection, longest, work).await,
+                let done = match self.spare(master).await {
+                    Ok(wire) => self.alone(master, wire, longest, work).await,
                     Err(failure) => Err(failure.into()),
                 };
                 drop(turn);
@@ -163,8 +222,8 @@ impl Link {
         };
         match &done {
             // Its replicas may be gone because it is no master any more: the Sentinels are asked before it is used again.
-            Err(CallError::Redis(Failure { short: Some(_), .. })) => self.doubt(live.generation),
-            Err(CallError::Redis(failure)) if failure.again => self.drop_generation(live.generation),
+            Err(CallError::Redis(Failure { short: Some(_), .. })) => self.doubt(master.generation),
+            Err(CallError::Redis(failure)) if failure.again => self.drop_generation(master.generation),
             _ => {}
         }
         done
@@ -173,8 +232,8 @@ impl Link {
     /// Does `work` on a connection of its own, and keeps that for the next caller. One that was given up on may still be held up by its `WAIT`.
     async fn alone<T, F, W>(
         &self,
-        live: &Live,
-        connection: MultiplexedConnection,
+        master: &Master,
+        wire: Wire,
         longest: Duration,
         work: &W,
     ) -> Result<T, CallError>
@@ -183,24 +242,24 @@ impl Link {
         F: Future<Output = Result<T, CallError>>,
     {
         let limit = longest + RESPONSE;
-        let Ok(done) = tokio::time::timeout(limit, work(connection.clone())).await else {
+        let Ok(done) = tokio::time::timeout(limit, work(wire.redis.clone())).await else {
             return Err(Failure::again(format!("no answer within {limit:?}")).into());
         };
         if done.is_ok() {
-            live.spare.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            master.spare.lock().unwrap_or_else(PoisonError::into_inner).push(wire);
         }
         done
     }
 
     /// A connection to the same server for one caller alone.
-    async fn spare(&self, live: &Live) -> Result<MultiplexedConnection, Failure> {
-        if let Some(connection) = live.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(connection);
+    async fn spare(&self, master: &Master) -> Result<Wire, Failure> {
+        if let Some(wire) = master.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(wire);
         }
-        let address = live.found.address.clone();
+        let address = master.found.address.clone();
         open(address, self.login().clone(), MAX_WAIT + RESPONSE)
             .await
-            .map_err(|failure| failure.at(&live.found.name()))
+            .map_err(|failure| failure.at(&master.found.name()))
     }
 
     /// The connection in use, or a new one. One caller connects; who waited for it shares its failure instead of trying again in a row.
@@ -223,7 +282,7 @@ impl Link {
                 // Out of use until it has answered: a caller with less time than a silent master takes leaves nothing behind that the
                 // next one would have to find out anew.
                 self.set(None);
-                match self.check(&live.connection, &live.found).await {
+                match self.check(&live.master.lanes[0], &live.master.found).await {
                     Ok(()) => {
                         let checked = Live { checked: Instant::now(), doubted: false, ..live };
                         self.set(Some(checked.clone()));
@@ -231,19 +290,20 @@ impl Link {
                     }
                     Err(failure) => {
                         tracing::warn!(target: "session_store", store = self.name, error = failure.reason, "left the master");
-                        live.generation.wrapping_add(1)
+                        live.master.generation.wrapping_add(1)
                     }
                 }
             }
             None => rand::random(),
         };
         match self.connect().await {
-            Ok((found, connection)) => {
+            Ok((found, lanes)) => {
                 *connecting = None;
                 let master = found.name();
                 tracing::info!(target: "session_store", store = self.name, master, "connected to the master");
-                let (spare, checked) = (Arc::default(), Instant::now());
-                let live = Live { connection, found, spare, generation, checked, doubted: false };
+                let (next, spare) = (AtomicUsize::new(0), Mutex::default());
+                let master = Arc::new(Master { found, lanes, next, spare, generation });
+                let live = Live { master, checked: Instant::now(), doubted: false };
                 self.set(Some(live.clone()));
                 Ok(live)
             }
@@ -254,22 +314,22 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(Found, MultiplexedConnection), Failure> {
+    async fn connect(&self) -> Result<(Found, [Wire; LANES]), Failure> {
         let found = match &self.target {
             Target::Single { address, .. } => Found { address: address.clone(), epoch: 0 },
             Target::Sentinel { sentinels, master, .. } => resolve(sentinels, master, STRAGGLERS).await?,
         };
         let (name, address) = (found.name(), found.address.clone());
-        let connection =
-            open(address, self.login().clone(), RESPONSE).await.map_err(|failure| failure.at(&name))?;
+        let lane = || open(address.clone(), self.login().clone(), RESPONSE);
+        let (first, second) = tokio::try_join!(lane(), lane()).map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
-        self.check(&connection, &found).await.map_err(|failure| failure.at(&name))?;
-        Ok((found, connection))
+        self.check(&first, &found).await.map_err(|failure| failure.at(&name))?;
+        Ok((found, [first, second]))
     }
 
     /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
-    async fn check(&self, connection: &MultiplexedConnection, found: &Found) -> Result<(), Failure> {
-        check_role(connection.clone()).await?;
+    async fn check(&self, wire: &Wire, found: &Found) -> Result<(), Failure> {
+        check_role(wire.redis.clone()).await?;
         let Target::Sentinel { sentinels, master, .. } = &self.target else { return Ok(()) };
         match tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO)).await {
             Ok(Ok(named)) if named.replaces(found) => {
@@ -300,14 +360,14 @@ impl Link {
     /// Has a connection checked before its next use.
     fn doubt(&self, generation: u64) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = current.as_mut().filter(|live| live.generation == generation) {
+        if let Some(live) = current.as_mut().filter(|live| live.master.generation == generation) {
             live.doubted = true;
         }
     }
 
     fn drop_generation(&self, generation: u64) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|live| live.generation == generation) {
+        if current.as_ref().is_some_and(|live| live.master.generation == generation) {
             *current = None;
         }
     }
@@ -317,6 +377,8 @@ impl Link {
     }
 }
 
+/// Two keep two cores busy; more were no faster.
+const LANES: usize = 2;
 /// A demoted master still answers reads: its role is asked for again after this long.
 const ROLE_EVERY: Duration = Duration::from_secs(1);
 /// Doubles four times, to about 0.3 s: often enough to be back soon after an election.

@@ -13,6 +13,7 @@ mod dial;
 mod failure;
 mod link;
 mod script;
+mod step;
 mod turns;
 mod url;
 
@@ -22,9 +23,8 @@ use crate::{
     error::StoreError,
     id::StoreKey,
     lifetime::unix_now,
-    op::{Applied, Op, Outcome},
-    record::{Head, Record},
-    rule::apply_op,
+    op::{Applied, Op},
+    record::Record,
     seal::Seal,
     store::{Durability, SessionStore},
 };
@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use failure::CallError;
 use link::Link;
 use redis::{AsyncCommands, aio::MultiplexedConnection};
-use script::{Row, Scripts, Wait, Wrote, rows};
+use script::{Scripts, Wait};
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -84,81 +84,6 @@ impl RedisStore {
         self
     }
 
-    /// Compare-and-set from what was seen, or from a read, until nobody was faster. Repeated from the start after a failure: the commit's id makes
-    /// that safe.
-    async fn step(
-        &self,
-        mut connection: MultiplexedConnection,
-        key: &StoreKey,
-        op: &Op,
-        seen: Option<Record>,
-        wait: Option<Wait>,
-    ) -> Result<(Applied, Option<Record>), CallError> {
-        let mut before = seen.filter(|record| record.head.0.is_some());
-        let mut fresh = before.is_none();
-        if fresh {
-            before = self.read(&mut connection, key).await?;
-        }
-        loop {
-            let now = unix_now();
-            let head = before.as_ref().map(|record| record.head).unwrap_or_default();
-            let user = before.as_ref().and_then(Record::live_principal).map(script::user);
-            let is_absent = before.is_none();
-            let mut step = apply_op(before, op, now);
-            let rows = rows(&self.seal, key, &step, user.as_deref(), now);
-            if !fresh && !rows.as_ref().is_ok_and(|rows| !rows.is_empty()) {
-                // An answer without a write is not checked by the script, so it has to come from the store as it is now.
-                (before, fresh) = (self.read(&mut connection, key).await?, true);
-                continue;
-            }
-            let rows = rows?;
-            if rows.is_empty() {
-                if !is_absent {
-                    script::confirm(&mut connection, wait).await?;
-                }
-                return Ok((step.applied, None));
-            }
-            match self.scripts.compare_and_set(&mut connection, key, head, now, &rows, wait).await? {
-                Wrote::Done => {
-                    let wrote = step.write.map(|record| known(record, key, &rows));
-                    let place = step.applied.moved_to.unwrap_or(*key);
-                    step.applied.record = step.applied.record.map(|record| known(record, &place, &rows));
-                    return Ok((step.applied, wrote));
-                }
-                Wrote::Collision => {
-                    let applied = Applied { outcome: Outcome::Collision, record: None, moved_to: None };
-                    return Ok((applied, None));
-                }
-                Wrote::Newer(bytes) => {
-                    let newer = bytes.as_deref().map(|bytes| self.seal.decode(key, bytes));
-                    (before, fresh) = (newer.transpose()?, true);
-                }
-            }
-        }
-    }
-
-    async fn apply_seen(
-        &self,
-        key: &StoreKey,
-        seen: Option<&Record>,
-        op: &Op,
-        durability: Durability,
-    ) -> Result<Applied, StoreError> {
-        let start = Instant::now();
-        let _permit = self.link.admit("write")?;
-        let Ok(mut turn) = tokio::time::timeout(self.deadline, self.turns.take(key)).await else {
-            let reason = "earlier changes of this session were not finished";
-            return Err(self.link.timeout("write", self.deadline, reason));
-        };
-        let left = self.deadline.saturating_sub(start.elapsed());
-        let seen = turn.take().or_else(|| seen.cloned());
-        let wait = wait(durability);
-        let work = |connection| self.step(connection, key, op, seen.clone(), wait);
-        let (applied, wrote) = self.link.admitted("write", left, wait.map(|wait| wait.timeout), work).await?;
-        *turn = wrote;
-        Ok(applied)
-    }
-
     async fn read(
         &self,
         connection: &mut MultiplexedConnection,
@@ -167,12 +92,6 @@ impl RedisStore {
         let bytes: Option<Vec<u8>> = connection.get(script::session(key)).await?;
         Ok(bytes.as_deref().map(|bytes| self.seal.decode(key, bytes)).transpose()?)
     }
-}
-
-/// A record with the head under which it was written.
-fn known(record: Record, key: &StoreKey, rows: &[Row]) -> Record {
-    let row = rows.iter().find(|row| row.key == *key);
-    Record { head: row.map(|row| Head::of(&row.bytes)).unwrap_or_default(), ..record }
 }
 
 fn wait(durability: Durability) -> Option<Wait> {
@@ -188,13 +107,24 @@ fn wait(durability: Durability) -> Option<Wait> {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let start = Instant::now();
+        let _permit = self.link.admit("load")?;
+        // The usual case by itself: what a failing one needs to remember is larger than what an allocator hands out cheaply.
+        if let Some(ready) = self.link.ready(self.deadline) {
+            match self.read(&mut ready.connection(), key).await {
+                Ok(record) => return Ok(record),
+                Err(CallError::Store(error)) => return Err(error),
+                Err(CallError::Redis(failure)) => self.link.failed(&ready, "load", failure)?,
+            }
+        }
         let work =
             |mut connection: MultiplexedConnection| async move { self.read(&mut connection, key).await };
-        self.link.call("load", self.deadline, work).await
+        let left = self.deadline.saturating_sub(start.elapsed());
+        Box::pin(self.link.admitted("load", left, None, work)).await
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
-        self.apply_seen(key, None, &op, durability).await
+        self.apply_seen(key, None, &op.named(), durability).await
     }
 
     async fn apply_from(
@@ -204,7 +134,7 @@ impl SessionStore for RedisStore {
         op: Op,
         durability: Durability,
     ) -> Result<Applied, StoreError> {
-        self.apply_seen(key, Some(seen), &op, durability).await
+        self.apply_seen(key, Some(seen), &op.named(), durability).await
     }
 
     fn durability(&self) -> Durability {
@@ -219,7 +149,26 @@ impl SessionStore for RedisStore {
                 let members: Vec<Vec<u8>> =
                     connection.zrangebyscore(index, format!("({}", unix_now()), "+inf").await?;
                 let keys = members.iter().map(|member| script::parse_member(member));
-                Ok(keys.collect::<Result<Vec<_>, _>>()?)
+                let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
+                // The set says who may be live; the records say who is.
+                let mut live = Vec::with_capacity(keys.len());
+                for keys in keys.chunks(AT_ONCE) {
+                    let names = keys.iter().map(script::session).collect::<Vec<_>>();
+                    let records: Vec<Option<Vec<u8>>> = connection.mget(names).await?;
+                    let now = unix_now();
+                    live.extend(keys.iter().zip(records).map(|(key, bytes)| {
+                        let record = bytes.map(|bytes| self.seal.decode(key, &bytes));
+                        // A damaged one is listed, so that it can be ended.
+                        record.is_some_and(|record| {
+                            record.map_or(true, |record| {
+                                record.live_principal() == Some(principal) && record.gone(now).is_none()
+                            })
+                        })
+                    }));
+                }
+                let mut live = live.into_iter();
+                keys.retain(|_| live.next().unwrap_or(false));
+                Ok(keys)
             }
         };
         self.link.call("list", self.deadline, work).await
@@ -267,6 +216,8 @@ impl fmt::Debug for RedisStore {
 }
 
 const DEADLINE: Duration = Duration::from_secs(8);
+/// Records that are read in one command.
+const AT_ONCE: usize = 128;
 /// Probes of a balancer come each second or so.
 const HEALTH_DEADLINE: Duration = Duration::from_millis(800);
 /// The longest one attempt waits for replicas.

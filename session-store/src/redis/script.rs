@@ -10,7 +10,9 @@ use crate::{
     seal::Seal,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, aio::MultiplexedConnection};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value, aio::MultiplexedConnection,
+};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -27,10 +29,44 @@ pub(super) struct Row {
     pub(super) bytes: Vec<u8>,
     /// Milliseconds until Redis may forget it.
     life: u64,
-    /// The set of the user's sessions, or nothing.
-    index: String,
-    /// Its place there; 0: it is to leave.
+    /// What changes in a set of a user's sessions.
+    index: Option<Entry>,
+}
+
+/// A session's place in the set of its user's.
+struct Entry {
+    set: String,
+    /// 0: it is to leave.
     score: u64,
+}
+
+/// What the store held under a step's key.
+#[derive(Default)]
+pub(super) struct Before {
+    pub(super) head: Head,
+    /// The user whose set it is in, and its place there.
+    indexed: Option<(String, u64)>,
+}
+
+impl Before {
+    pub(super) fn new(record: &Record) -> Self {
+        let place = |principal: &str| (principal.to_owned(), score(record));
+        Self { head: record.head, indexed: record.live_principal().map(place) }
+    }
+
+    /// What has to change in a set so that it says of the key what `after` says.
+    fn entry(&self, after: &Record) -> Option<Entry> {
+        match (&self.indexed, after.live_principal()) {
+            (None, None) => None,
+            (Some((user_before, place)), Some(user_now)) => {
+                let place_now = score(after);
+                let same = user_before == user_now && *place == place_now && self.head.is_current();
+                (!same).then(|| Entry { set: user(user_now), score: place_now })
+            }
+            (None, Some(user_now)) => Some(Entry { set: user(user_now), score: score(after) }),
+            (Some((user_before, _)), None) => Some(Entry { set: user(user_before), score: 0 }),
+        }
+    }
 }
 
 /// What a step writes; nothing where it changes nothing. The key's own record is the first.
@@ -38,22 +74,23 @@ pub(super) fn rows(
     seal: &Seal,
     key: &StoreKey,
     step: &Step,
-    user_before: Option<&str>,
+    before: &Before,
     now: UnixMillis,
 ) -> Result<Vec<Row>, StoreError> {
-    let own = step.write.as_ref().map(|record| (*key, record));
-    let created = step.create.as_ref().map(|(key, record)| (*key, record));
-    let row = |(key, record): (StoreKey, &Record)| {
-        let user_now = record.live_principal().map(user);
-        Ok(Row {
-            key,
-            bytes: seal.encode(&key, record, rand::random())?,
-            life: life(record, now),
-            score: user_now.as_ref().map_or(0, |_| record.deadline()),
-            index: user_now.or_else(|| user_before.map(str::to_owned)).unwrap_or_default(),
-        })
+    let own = step.write.as_ref().map(|record| (*key, record, before.entry(record)));
+    // A rotation moves the entry to the new key.
+    let created = step.create.as_ref().map(|(key, record)| (*key, record, Before::default().entry(record)));
+    let row = |(key, record, index): (StoreKey, &Record, Option<Entry>)| {
+        Ok(Row { key, bytes: seal.encode(&key, record, rand::random())?, life: life(record, now), index })
     };
     own.into_iter().chain(created).map(row).collect()
+}
+
+/// Where a session stands in the set of its user's: not before its deadline, and in steps of a tenth of its idle lifetime, so that a session in
+/// use moves now and then rather than with every change.
+fn score(record: &Record) -> u64 {
+    let step = (crate::lifetime::millis(record.lifetime.idle) / STEPS).max(1);
+    (record.deadline() / step).saturating_add(1).saturating_mul(step).min(MAX_SCORE)
 }
 
 /// What a compare-and-set came to.
@@ -65,41 +102,58 @@ pub(super) enum Wrote {
 }
 
 pub(super) struct Scripts {
+    write: Script,
     compare_and_set: Script,
     revoke: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { compare_and_set: Script::new(COMPARE_AND_SET), revoke: Script::new(REVOKE) }
+        Self {
+            write: Script::new(WRITE),
+            compare_and_set: Script::new(COMPARE_AND_SET),
+            revoke: Script::new(REVOKE),
+        }
     }
 
-    pub(super) async fn compare_and_set(
-        &self,
-        connection: &mut MultiplexedConnection,
+    pub(super) fn compare_and_set<'a>(
+        &'a self,
+        connection: &'a mut MultiplexedConnection,
         key: &StoreKey,
-        before: Head,
+        head: Head,
         now: UnixMillis,
         rows: &[Row],
         wait: Option<Wait>,
-    ) -> Result<Wrote, CallError> {
-        let arguments = |call: &mut Cmd| {
-            call.arg(1 + 2 * rows.len()).arg(session(key));
+    ) -> impl Future<Output = Result<Wrote, CallError>> + Send + 'a {
+        let head = head.0.as_ref().map_or(&[][..], |head| &head[..]);
+        let (script, call) = if let [Row { bytes, life, index: None, .. }] = rows {
+            let mut call = Call::new(&self.write, WRITE, wait, bytes.len());
+            call.command.arg(1).arg(session(key)).arg(head).arg(&bytes[..]).arg(life);
+            (&self.write, call)
+        } else {
+            let mut call = Call::new(&self.compare_and_set, COMPARE_AND_SET, wait, 0);
+            let arguments = &mut call.command;
+            arguments.arg(1 + 2 * rows.len()).arg(session(key));
             for row in rows {
-                call.arg(session(&row.key)).arg(&row.index);
+                arguments.arg(session(&row.key)).arg(row.index.as_ref().map_or("", |entry| &entry.set));
             }
-            call.arg(before.0.as_ref().map_or(&[][..], |head| &head[..])).arg(now.saturating_sub(SKEW));
+            arguments.arg(head).arg(now.saturating_sub(SKEW));
             for row in rows {
-                call.arg(&row.bytes[..]).arg(row.life).arg(row.score).arg(member(&row.key));
+                let (score, until) = row.index.as_ref().map_or((0, 0), |entry| {
+                    (entry.score, entry.score.saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL))
+                });
+                arguments.arg(&row.bytes[..]).arg(row.life).arg(score).arg(until).arg(member(&row.key));
             }
+            (&self.compare_and_set, call)
         };
-        let (answer, acked) =
-            send(connection, &self.compare_and_set, COMPARE_AND_SET, arguments, wait).await?;
-        let (done, newer): (u8, Option<Vec<u8>>) = answer;
-        match done {
-            DONE => confirmed(wait, acked).map(|()| Wrote::Done),
-            COLLISION => Ok(Wrote::Collision),
-            _ => Ok(Wrote::Newer(newer)),
+        async move {
+            match call.send(connection, script).await? {
+                (Value::Int(DONE), acked) => confirmed(wait, acked).map(|()| Wrote::Done),
+                (Value::Int(_), _) => Ok(Wrote::Collision),
+                (newer, _) => {
+                    Ok(Wrote::Newer(FromRedisValue::from_redis_value(newer).map_err(RedisError::from)?))
+                }
+            }
         }
     }
 
@@ -112,13 +166,13 @@ impl Scripts {
         tombstone: &[u8],
         wait: Option<Wait>,
     ) -> Result<(usize, bool), CallError> {
-        let arguments = |call: &mut Cmd| {
-            call.arg(2).arg(user(principal)).arg(MARK);
-            call.arg(tombstone).arg(crate::lifetime::millis(TOMBSTONE)).arg(SESSION);
-            call.arg(except.map(member).unwrap_or_default()).arg(BATCH);
-        };
-        let (answer, acked) = send(connection, &self.revoke, REVOKE, arguments, wait).await?;
-        let (ended, more): (usize, bool) = answer;
+        let mut call = Call::new(&self.revoke, REVOKE, wait, 0);
+        call.command.arg(2).arg(user(principal)).arg(MARK);
+        call.command.arg(tombstone).arg(crate::lifetime::millis(TOMBSTONE)).arg(SESSION);
+        call.command.arg(except.map(member).unwrap_or_default()).arg(BATCH);
+        let (answer, acked) = call.send(connection, &self.revoke).await?;
+        let (ended, more): (usize, bool) =
+            FromRedisValue::from_redis_value(answer).map_err(RedisError::from)?;
         confirmed(wait, acked)?;
         Ok((ended, more))
     }
@@ -137,28 +191,39 @@ pub(super) async fn confirm(
     confirmed(wait, acked)
 }
 
-/// Sends the script by its hash, and itself where the server has forgotten it. With a `WAIT` behind it it is sent itself: a second try would wait twice.
-async fn send<T: FromRedisValue>(
-    connection: &mut MultiplexedConnection,
-    script: &Script,
-    text: &str,
-    arguments: impl Fn(&mut Cmd),
+/// A script about to be sent: by its hash, and itself where the server has forgotten it. With a `WAIT` behind it it is sent itself: a second try
+/// would wait twice.
+struct Call {
+    command: Cmd,
     wait: Option<Wait>,
-) -> Result<(T, i64), CallError> {
-    if let Some(Wait { n, timeout }) = wait {
-        let (mut pipe, mut call) = (redis::pipe(), redis::cmd("EVAL"));
-        arguments(call.arg(text));
-        pipe.add_command(call).cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
-        return Ok(pipe.query_async(connection).await?);
+}
+
+impl Call {
+    fn new(script: &Script, text: &str, wait: Option<Wait>, size: usize) -> Self {
+        let mut command = Cmd::with_capacity(8, size + 256);
+        command.arg(if wait.is_some() { "EVAL" } else { "EVALSHA" });
+        command.arg(if wait.is_some() { text } else { script.get_hash() });
+        Self { command, wait }
     }
-    let mut call = redis::cmd("EVALSHA");
-    arguments(call.arg(script.get_hash()));
-    match call.query_async(connection).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            script.load_async(connection).await?;
-            Ok((call.query_async(connection).await?, 0))
+
+    /// The script's answer, and how many replicas have it.
+    async fn send(
+        self,
+        connection: &mut MultiplexedConnection,
+        script: &Script,
+    ) -> Result<(Value, i64), CallError> {
+        if let Some(Wait { n, timeout }) = self.wait {
+            let mut pipe = redis::pipe();
+            pipe.add_command(self.command).cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
+            return Ok(Box::pin(pipe.query_async(connection)).await?);
         }
-        answer => Ok((answer?, 0)),
+        match self.command.query_async(connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Box::pin(script.load_async(connection)).await?;
+                Ok((self.command.query_async(connection).await?, 0))
+            }
+            answer => Ok((answer?, 0)),
+        }
     }
 }
 
@@ -202,35 +267,44 @@ const SKEW: u64 = 60_000;
 /// Ten years: Redis refuses what does not fit its own clock.
 const MAX_TTL: u64 = 10 * 365 * 24 * 3600 * 1000;
 
-const DONE: u8 = 1;
-const COLLISION: u8 = 2;
+/// Of an idle lifetime, to its end: a session in use moves in its index that often.
+const STEPS: u64 = 10;
+/// Scores are doubles, which hold whole numbers up to here.
+const MAX_SCORE: u64 = 1 << 53;
 
-/// `KEYS`: the record that was read; then for each record to write its key and the index that it is in or was in.
-/// `ARGV`: the first bytes that were read (empty: nothing was there), what of an index is over by any host's clock; then for each record its bytes, life in ms, score (0: not in the index), member.
-/// Answers `{0, newer bytes}`, `{1}` done, `{2}` a new key is in use.
+const DONE: i64 = 1;
+
+/// The usual step: one record, and no index changes. `KEYS`: the record. `ARGV`: the first bytes that were read (empty: nothing was there), the bytes to
+/// write, their life in ms. Answers `1` done, or the newer bytes, or nil where there are none.
+const WRITE: &str = r"
+if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+";
+
+/// `KEYS`: the record that was read; then for each record to write its key and the index that changes (empty: none).
+/// `ARGV`: the first bytes that were read (empty: nothing was there), what of an index is over by any host's clock; then for each record its bytes, life in ms, score (0: it leaves the index), how long the index has to live, member.
+/// Answers as the one before, or `2`: a new key is in use.
 const COMPARE_AND_SET: &str = r"
-local current = redis.call('GET', KEYS[1])
-if (current or ''):sub(1, #ARGV[1]) ~= ARGV[1] or (#ARGV[1] == 0 and current) then
-  return {0, current}
+if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
+for i = 2, #KEYS, 2 do
+  if KEYS[i] ~= KEYS[1] and redis.call('EXISTS', KEYS[i]) == 1 then return 2 end
 end
 for i = 2, #KEYS, 2 do
-  if KEYS[i] ~= KEYS[1] and redis.call('EXISTS', KEYS[i]) == 1 then return {2, false} end
-end
-for i = 2, #KEYS, 2 do
-  local arg = (i - 2) * 2 + 3
+  local arg = (i - 2) / 2 * 5 + 3
   redis.call('SET', KEYS[i], ARGV[arg], 'PX', ARGV[arg + 1])
   local index = KEYS[i + 1]
   if index ~= '' then
     redis.call('ZREMRANGEBYSCORE', index, '-inf', ARGV[2])
     if ARGV[arg + 2] == '0' then
-      redis.call('ZREM', index, ARGV[arg + 3])
+      redis.call('ZREM', index, ARGV[arg + 4])
     else
-      redis.call('ZADD', index, ARGV[arg + 2], ARGV[arg + 3])
-      if redis.call('PTTL', index) < tonumber(ARGV[arg + 1]) then redis.call('PEXPIRE', index, ARGV[arg + 1]) end
+      redis.call('ZADD', index, ARGV[arg + 2], ARGV[arg + 4])
+      if redis.call('PTTL', index) < tonumber(ARGV[arg + 3]) then redis.call('PEXPIRE', index, ARGV[arg + 3]) end
     end
   end
 end
-return {1, false}
+return 1
 ";
 
 /// `KEYS`: the index of the user's sessions, the mark. `ARGV`: the tombstone, its life in ms, what the names of sessions begin with, the member to

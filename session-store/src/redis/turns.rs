@@ -5,99 +5,126 @@
 
 use crate::{id::StoreKey, record::Record};
 use std::{
-    collections::HashMap,
-    ops::{Deref, DerefMut},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::oneshot;
 
-/// What the one before wrote, to start from.
-type Hint = Option<Record>;
+/// Who stands in line for a session, while somebody has the turn.
+type Line = VecDeque<oneshot::Sender<Turn>>;
 
-type Lines = HashMap<StoreKey, Arc<tokio::sync::Mutex<Hint>>>;
-
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Turns {
-    lines: Mutex<Lines>,
+    shards: Arc<[Mutex<HashMap<StoreKey, Line>>; SHARDS]>,
 }
 
-/// A place in line; forgotten with the last one who stands there.
-struct Place<'a> {
-    turns: &'a Turns,
+/// The turn. When it is dropped it passes to the next in line, wherever it is: one who gave up has it dropped unseen.
+pub(super) struct Turn {
+    turns: Turns,
     key: StoreKey,
-}
-
-/// The turn itself. Fields are dropped in order: the guard holds a handle that must be gone before the place looks.
-pub(super) struct Turn<'a> {
-    hint: OwnedMutexGuard<Hint>,
-    _place: Place<'a>,
+    /// What the one before wrote, to start from.
+    pub(super) hint: Option<Box<Record>>,
 }
 
 impl Turns {
-    /// Waits, in order of arrival. The caller sets the deadline.
-    pub(super) async fn take(&self, key: &StoreKey) -> Turn<'_> {
-        // Made first, dropped last, also when this future is dropped while it waits.
-        let place = Place { turns: self, key: *key };
-        let lock = self.lines().entry(*key).or_default().clone();
-        Turn { hint: lock.lock_owned().await, _place: place }
+    /// The turn, if nobody has it.
+    pub(super) fn try_take(
+        &self,
+        key: &StoreKey,
+    ) -> Result<Turn, impl Future<Output = Option<Turn>> + use<>> {
+        let mut shard = self.shard(key);
+        if let Some(line) = shard.get_mut(key) {
+            let (passed, next) = oneshot::channel();
+            line.push_back(passed);
+            return Err(async { next.await.ok() });
+        }
+        shard.insert(*key, Line::new());
+        Ok(Turn { turns: self.clone(), key: *key, hint: None })
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, key: &StoreKey) -> MutexGuard<'_, HashMap<StoreKey, Line>> {
+        let number = usize::from(key.as_bytes()[0]) % SHARDS;
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let mut lines = self.turns.lines();
-        // Handles are cloned under this lock only: if the map's is the last one, nobody is waiting.
-        if lines.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            lines.remove(&self.key);
+        let next = {
+            let mut shard = self.turns.shard(&self.key);
+            let next = shard.get_mut(&self.key).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                shard.remove(&self.key);
+            }
+            next
+        };
+        if let Some(next) = next {
+            // Outside the lock: where nobody waits any more, this one comes back, is dropped here, and passes on.
+            let turn = Self { turns: self.turns.clone(), key: self.key, hint: self.hint.take() };
+            drop(next.send(turn));
         }
     }
 }
 
-impl Deref for Turn<'_> {
-    type Target = Hint;
-
-    fn deref(&self) -> &Hint {
-        &self.hint
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut Hint {
-        &mut self.hint
-    }
-}
+/// So that one lock is not everybody's.
+const SHARDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::SessionId;
-    use std::time::Duration;
+
+    fn take(turns: &Turns, key: &StoreKey) -> Turn {
+        turns.try_take(key).unwrap_or_else(|_| panic!("somebody has the turn"))
+    }
+
+    fn all_gone(turns: &Turns) -> bool {
+        turns.shards.iter().all(|shard| shard.lock().unwrap().is_empty())
+    }
 
     #[tokio::test]
     async fn turns_are_one_at_a_time_and_leave_nothing_behind() {
         let (turns, key) = (Turns::default(), SessionId::random().key());
-        let mut first = turns.take(&key).await;
+        let mut first = take(&turns, &key);
         let record = Record::new(Default::default(), None, 1);
-        *first = Some(record.clone());
-        let waiting = turns.take(&key);
-        tokio::pin!(waiting);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(10), &mut waiting).await.is_err(),
-            "two turns at once"
-        );
-        let other = SessionId::random().key();
-        drop(turns.take(&other).await);
+        first.hint = Some(Box::new(record.clone()));
+        let Err(second) = turns.try_take(&key) else { panic!("two turns at once") };
+        let Err(third) = turns.try_take(&key) else { panic!("two turns at once") };
+        let Err(fourth) = turns.try_take(&key) else { panic!("two turns at once") };
+        drop(take(&turns, &SessionId::random().key()));
+        drop(second); // gave up while it waited
         drop(first);
-        assert_eq!(*waiting.await, Some(record));
-        {
-            let _held = turns.take(&key).await;
-            let given_up = tokio::time::timeout(Duration::from_millis(10), turns.take(&key)).await;
-            assert!(given_up.is_err());
+        drop(third); // gave up after the turn had come to it, unseen
+        let last = fourth.await.unwrap();
+        assert_eq!(last.hint, Some(Box::new(record)), "what was written was not passed on");
+        assert!(!all_gone(&turns));
+        drop(last);
+        assert!(all_gone(&turns), "a line without anyone is kept");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn everybody_gets_a_turn_though_some_give_up() {
+        let (turns, key) = (Turns::default(), SessionId::random().key());
+        let inside = Arc::new(Mutex::new(()));
+        let tasks = (0..200_u32).map(|number| {
+            let (turns, inside) = (turns.clone(), inside.clone());
+            tokio::spawn(async move {
+                let turn = match turns.try_take(&key) {
+                    Ok(turn) => Some(turn),
+                    Err(wait) if number % 3 == 0 => {
+                        tokio::time::timeout(std::time::Duration::from_micros(50), wait).await.ok().flatten()
+                    }
+                    Err(wait) => Some(wait.await.unwrap()),
+                };
+                if let Some(_turn) = turn {
+                    let _alone = inside.try_lock().expect("two turns at once");
+                    std::thread::yield_now();
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
         }
-        assert!(turns.lines().is_empty(), "a line without anyone is kept");
+        assert!(all_gone(&turns), "a line without anyone is kept");
     }
 }

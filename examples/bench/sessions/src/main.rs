@@ -1,4 +1,4 @@
-//! `./bench.sh sessions [--json] [--rounds N] [--seconds S]`: what a session costs, beside peers on the same Redis.
+//! `./bench.sh sessions [--json] [--rounds N] [--seconds S] [--only PEER]`: what a session costs, beside peers on the same Redis.
 //!
 //! 64 tasks in one process, 3,200 sessions of about 256 bytes, each task one session at a time, chosen at random. Peers take turns
 //! within each round, so that what else the machine does hits all of them; a ratio is the median over the rounds of the ratio within one.
@@ -18,6 +18,7 @@ struct Settings {
     json: bool,
     rounds: usize,
     time: Duration,
+    only: Option<String>,
 }
 
 /// Requests per second of each peer in one round.
@@ -58,6 +59,19 @@ async fn run(settings: &Settings) -> Result<()> {
     let path = format!("sqlite:{}", folder.path().join("sessions.db").display());
     let sqlite = ours::Ours::new(session_store::connect(&path).await?, ours::Step::Commit).await?;
 
+    if let Some(only) = &settings.only {
+        // For a profiler.
+        let rate = match only.as_str() {
+            "raw" => load::rate(&raw, settings.time).await?,
+            "redis" => load::rate(&redis, settings.time).await?,
+            "read" => load::rate(&read, settings.time).await?,
+            "tower" => load::rate(&tower, settings.time).await?,
+            "sqlite" => load::rate(&sqlite, settings.time).await?,
+            _ => bail!("there is no peer {only:?}; it is raw, redis, read, tower or sqlite"),
+        };
+        println!("{only}: {rate:.0} requests a second");
+        return Ok(());
+    }
     let mut rounds = Vec::new();
     for number in 0..=settings.rounds {
         let round = Round {
@@ -116,12 +130,13 @@ async fn run(settings: &Settings) -> Result<()> {
 
 impl Settings {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut settings = Self { json: false, rounds: 9, time: Duration::from_millis(1500) };
+        let mut settings = Self { json: false, rounds: 9, time: Duration::from_millis(1500), only: None };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
-            let mut value = || rest.next().with_context(|| format!("{argument} needs a number after it"));
+            let mut value = || rest.next().with_context(|| format!("{argument} needs a value after it"));
             match argument.as_str() {
                 "--json" => settings.json = true,
+                "--only" => settings.only = Some(value()?.clone()),
                 "--rounds" => settings.rounds = value()?.parse().context("--rounds is no whole number")?,
                 "--seconds" => {
                     let seconds = value()?.parse().context("--seconds is no number")?;
