@@ -17,6 +17,12 @@ use std::{sync::Arc, time::Duration};
 /// | `sqlite:PATH[?sync=full]` | one host, several processes (feature `sqlite`) |
 /// | `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?replicas=N]`, `HOST:PORT` | one Redis 6.2 or newer (feature `redis`) |
 /// | `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],../NAME[/DB][?replicas=N]` | the master that the Sentinels name (feature `redis`) |
+/// | `rediss://..`, `rediss+sentinel://..` | the same over TLS, to the Sentinels too (feature `tls`) |
+///
+/// More settings stand after `?`, joined by `&`, percent-encoded: `sentinel-user` and `sentinel-password` for Sentinels that ask for a login of their own;
+/// `ca=PATH` (trust this CA instead of the machine's), `cert=PATH` and `key=PATH` (show a certificate), `server-name=NAME` (expect this name in every
+/// certificate) for TLS. Redis Cluster is not offered: a log-in moves a session from key to key in one step, and the keys of a user's sessions are
+/// found on the way, which one slot cannot hold.
 ///
 /// `replicas` is how many must confirm a log-out, a log-in or a revocation ([`Durability`]): 1 with Sentinel, whose failover would bring an ended
 /// session back otherwise; 0 for one Redis, which may have none, and then a lost log-out comes with the loss of that Redis.
@@ -35,6 +41,25 @@ pub struct StoreOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) durability: Option<Durability>,
     pub(crate) seal: Seal,
+    #[cfg(feature = "redis")]
+    pub(crate) sentinel_login: Option<Login>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::TlsOptions>,
+}
+
+/// A user's name and password.
+#[cfg(feature = "redis")]
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub(crate) user: Option<String>,
+    pub(crate) password: String,
+}
+
+#[cfg(feature = "redis")]
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login(..)")
+    }
 }
 
 impl StoreOptions {
@@ -63,6 +88,22 @@ impl StoreOptions {
     #[must_use]
     pub fn keys(mut self, keys: Keyring) -> Self {
         self.seal.keys = Some(keys);
+        self
+    }
+
+    /// User (none: the default one) and password of the Sentinels themselves; those in the URL before the hosts are Redis's own.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn sentinel_login(mut self, user: Option<&str>, password: &str) -> Self {
+        self.sentinel_login = Some(Login { user: user.map(str::to_owned), password: password.to_owned() });
+        self
+    }
+
+    /// Certificates for `rediss://` and `rediss+sentinel://`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::TlsOptions) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -33,6 +33,7 @@
 //! | `redis` | yes | the Redis store: one server, or a master found through Sentinel |
 //! | `tower` | yes | the tower layer |
 //! | `sqlite` | no | the SQLite store, for several processes of one host (builds C) |
+//! | `tls` | no | `rediss://` and `rediss+sentinel://`: TLS to Redis and Sentinel (builds C) |
 //! | `axum` | no | `Session` as an axum extractor, `SessionError` as a response |
 //! | `encryption` | no | authenticated encryption of the records, with rotation of keys |
 //! | `conformance` | no | the suite for stores of third parties |
@@ -79,6 +80,8 @@ pub use op::{Applied, Gone, Mode, Op, Outcome, Patch};
 pub use record::{Record, Value};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+#[cfg(feature = "tls")]
+pub use redis::TlsOptions;
 pub use rule::{Step, apply_op};
 #[cfg(feature = "encryption")]
 pub use seal::Keyring;

@@ -1,10 +1,20 @@
 //! Finding the master, connecting to it, and asking it for its role. Each step has its own short deadline.
 
-use super::failure::Failure;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::{
+    failure::Failure,
+    url::{Settings, Transport},
+};
+#[cfg(feature = "tls")]
+use redis::io::tcp::socket2::SockRef;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    aio::MultiplexedConnection,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::{collections::HashMap, time::Duration};
 use tokio::task::JoinSet;
 
@@ -31,6 +41,19 @@ impl Found {
 #[derive(Clone)]
 pub(super) struct Wire {
     pub(super) redis: MultiplexedConnection,
+    #[cfg(feature = "tls")]
+    _driver: Option<Arc<Driver>>,
+}
+
+/// The task of a connection over a stream of our own, which redis-rs leaves to us. It would wait for a server that hangs for ever.
+#[cfg(feature = "tls")]
+struct Driver(tokio::task::AbortHandle);
+
+#[cfg(feature = "tls")]
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Asks all Sentinels at once. The newest configuration counts that is among the answers of a majority, or that comes within `stragglers` of it; if no
@@ -38,13 +61,14 @@ pub(super) struct Wire {
 pub(super) async fn resolve(
     sentinels: &[(String, u16)],
     master: &str,
+    settings: &Settings,
     stragglers: Duration,
 ) -> Result<Found, Failure> {
     let mut asked = JoinSet::new();
     for (host, port) in sentinels.iter().cloned() {
-        let master = master.to_owned();
+        let (master, settings) = (master.to_owned(), settings.clone());
         asked.spawn(async move {
-            let answer = ask(ConnectionAddr::Tcp(host.clone(), port), &master).await;
+            let answer = ask(ConnectionAddr::Tcp(host.clone(), port), &master, &settings).await;
             answer.map_err(|failure| failure.at(&format!("Sentinel {host}:{port}")))
         });
     }
@@ -71,8 +95,9 @@ pub(super) async fn resolve(
 }
 
 /// Address and epoch in one round trip: both change in the same moment of an election.
-async fn ask(address: ConnectionAddr, master: &str) -> Result<Found, Failure> {
-    let mut connection = open(address, RedisConnectionInfo::default(), SENTINEL_RESPONSE).await?.redis;
+async fn ask(address: ConnectionAddr, master: &str, settings: &Settings) -> Result<Found, Failure> {
+    let wire = open(address, &settings.sentinel_login, SENTINEL_RESPONSE, &settings.transport).await?;
+    let mut connection = wire.redis.clone();
     let mut pipe = redis::pipe();
     pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     pipe.cmd("SENTINEL").arg("MASTER").arg(master);
@@ -87,24 +112,76 @@ async fn ask(address: ConnectionAddr, master: &str) -> Result<Found, Failure> {
 
 pub(super) async fn open(
     address: ConnectionAddr,
-    login: RedisConnectionInfo,
+    login: &RedisConnectionInfo,
     response: Duration,
+    transport: &Transport,
 ) -> Result<Wire, Failure> {
-    let keepalive =
-        redis::io::tcp::socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
-    let info = address.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(login);
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(response));
-    let connecting =
-        async move { Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await };
-    match tokio::time::timeout(CONNECT + response, connecting).await {
-        Ok(connection) => Ok(Wire { redis: connection? }),
-        Err(_) => Err(Failure::again(format!("no connection within {:?}", CONNECT + response))),
+    let limit = CONNECT + response;
+    let connecting = async {
+        match transport {
+            Transport::Plain => open_plain(address, login.clone(), &settings).await,
+            #[cfg(feature = "tls")]
+            Transport::Tls(tls) => open_tls(address, login, settings, tls).await,
+        }
+    };
+    match tokio::time::timeout(limit, connecting).await {
+        Ok(wire) => wire,
+        Err(_) => Err(Failure::again(format!("no connection within {limit:?}"))),
     }
+}
+
+async fn open_plain(
+    address: ConnectionAddr,
+    login: RedisConnectionInfo,
+    settings: &AsyncConnectionConfig,
+) -> Result<Wire, Failure> {
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
+    let info = address.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(login);
+    let redis = Client::open(info)?.get_multiplexed_async_connection_with_config(settings).await?;
+    Ok(Wire {
+        redis,
+        #[cfg(feature = "tls")]
+        _driver: None,
+    })
+}
+
+#[cfg(feature = "tls")]
+async fn open_tls(
+    address: ConnectionAddr,
+    login: &RedisConnectionInfo,
+    settings: AsyncConnectionConfig,
+    tls: &Tls,
+) -> Result<Wire, Failure> {
+    let ConnectionAddr::Tcp(host, port) = address else {
+        return Err(Failure::again("its address is no host and port"));
+    };
+    let name = tls.name_of(&host);
+    let name =
+        name.map_err(|name| Failure::again(format!("{name:?} is no name that a certificate can hold")))?;
+    let connecting = tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect((host, port))).await;
+    let stream = connecting.map_err(|_| Failure::again(format!("no connection within {CONNECT:?}")))?;
+    let stream = stream.map_err(|error| Failure::again(error.to_string()))?;
+    let set = |socket: SockRef<'_>| {
+        socket.set_tcp_nodelay(true)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_tcp_keepalive(&keepalive())
+    };
+    set(SockRef::from(&stream)).map_err(|error| Failure::again(error.to_string()))?;
+    let connector = tokio_rustls::TlsConnector::from(tls.settings.clone());
+    let stream = connector.connect(name, stream).await.map_err(Failure::handshake)?;
+    let (redis, driver) = MultiplexedConnection::new_with_config(login, stream, settings).await?;
+    let driver = Driver(tokio::spawn(driver).abort_handle());
+    Ok(Wire { redis, _driver: Some(Arc::new(driver)) })
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE)
 }
 
 pub(super) async fn check_role(mut connection: MultiplexedConnection) -> Result<(), Failure> {

@@ -75,6 +75,25 @@ impl Failure {
         Self { reason, again: true, short: Some((wanted, acked)) }
     }
 
+    /// A certificate that is refused, by either side, stays refused until somebody changes it.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshake(error: std::io::Error) -> Self {
+        let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match refused {
+            Some(rustls::Error::InvalidCertificate(why)) => Self {
+                reason: format!(
+                    "its certificate is refused ({why:?}); name its CA by ?ca=PATH, or what it is issued for by ?server-name=NAME"
+                ),
+                again: false,
+                short: None,
+            },
+            Some(rustls::Error::AlertReceived(alert)) => {
+                Self { reason: format!("it refuses TLS with us ({alert:?})"), again: false, short: None }
+            }
+            _ => Self::again(format!("no TLS with it: {error}")),
+        }
+    }
+
     pub(super) fn at(self, address: &str) -> Self {
         Self { reason: format!("{address}: {}", self.reason), ..self }
     }

@@ -9,7 +9,7 @@ use super::{
     MAX_WAIT,
     dial::{Found, RESPONSE, Wire, check_role, open, resolve},
     failure::{CallError, Failure},
-    url::Target,
+    url::{Settings, Target},
 };
 use crate::error::StoreError;
 use redis::{RedisConnectionInfo, aio::MultiplexedConnection};
@@ -24,7 +24,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub(super) struct Link {
-    target: Target,
+    settings: Settings,
     /// The URL without its password.
     pub(super) name: String,
     current: Mutex<Option<Live>>,
@@ -77,9 +77,9 @@ impl Master {
 }
 
 impl Link {
-    pub(super) fn new(target: Target, name: String) -> Self {
+    pub(super) fn new(settings: Settings, name: String) -> Self {
         Self {
-            target,
+            settings,
             name,
             current: Mutex::default(),
             connecting: Default::default(),
@@ -257,7 +257,7 @@ impl Link {
             return Ok(wire);
         }
         let address = master.found.address.clone();
-        open(address, self.login().clone(), MAX_WAIT + RESPONSE)
+        open(address, self.login(), MAX_WAIT + RESPONSE, &self.settings.transport)
             .await
             .map_err(|failure| failure.at(&master.found.name()))
     }
@@ -315,12 +315,14 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(Found, [Wire; LANES]), Failure> {
-        let found = match &self.target {
+        let found = match &self.settings.target {
             Target::Single { address, .. } => Found { address: address.clone(), epoch: 0 },
-            Target::Sentinel { sentinels, master, .. } => resolve(sentinels, master, STRAGGLERS).await?,
+            Target::Sentinel { sentinels, master, .. } => {
+                resolve(sentinels, master, &self.settings, STRAGGLERS).await?
+            }
         };
         let (name, address) = (found.name(), found.address.clone());
-        let lane = || open(address.clone(), self.login().clone(), RESPONSE);
+        let lane = || open(address.clone(), self.login(), RESPONSE, &self.settings.transport);
         let (first, second) = tokio::try_join!(lane(), lane()).map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
         self.check(&first, &found).await.map_err(|failure| failure.at(&name))?;
@@ -330,8 +332,8 @@ impl Link {
     /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
     async fn check(&self, wire: &Wire, found: &Found) -> Result<(), Failure> {
         check_role(wire.redis.clone()).await?;
-        let Target::Sentinel { sentinels, master, .. } = &self.target else { return Ok(()) };
-        match tokio::time::timeout(CHECK, resolve(sentinels, master, Duration::ZERO)).await {
+        let Target::Sentinel { sentinels, master, .. } = &self.settings.target else { return Ok(()) };
+        match tokio::time::timeout(CHECK, resolve(sentinels, master, &self.settings, Duration::ZERO)).await {
             Ok(Ok(named)) if named.replaces(found) => {
                 Err(Failure::again(format!("the Sentinels name another master, {}", named.name())))
             }
@@ -340,7 +342,7 @@ impl Link {
     }
 
     const fn login(&self) -> &RedisConnectionInfo {
-        match &self.target {
+        match &self.settings.target {
             Target::Single { login, .. } | Target::Sentinel { login, .. } => login,
         }
     }

@@ -14,6 +14,8 @@ mod failure;
 mod link;
 mod script;
 mod step;
+#[cfg(feature = "tls")]
+mod tls;
 mod turns;
 mod url;
 
@@ -37,6 +39,8 @@ use std::{
     fmt,
     time::{Duration, Instant},
 };
+#[cfg(feature = "tls")]
+pub use tls::TlsOptions;
 use turns::Turns;
 
 /// Sessions in Redis. See the [module](self) for what it needs.
@@ -59,9 +63,10 @@ impl RedisStore {
     }
 
     pub(crate) fn open_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let (target, replicas) = url::parse(url)?;
+        let settings = url::parse(url, &options)?;
+        let replicas = settings.replicas;
         Ok(Self {
-            link: Link::new(target, without_password(url)),
+            link: Link::new(settings, without_password(url)),
             turns: Turns::default(),
             scripts: Scripts::new(),
             deadline: options.deadline.unwrap_or(DEADLINE),

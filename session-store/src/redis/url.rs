@@ -1,6 +1,9 @@
 //! What a Redis URL says.
 
-use crate::{connect::config, error::StoreError};
+use crate::{
+    connect::{Login, StoreOptions, config},
+    error::StoreError,
+};
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
 /// Where the master is, or who knows.
@@ -10,42 +13,169 @@ pub(super) enum Target {
     Sentinel { sentinels: Vec<(String, u16)>, master: String, login: RedisConnectionInfo },
 }
 
-/// What a URL says: where, and how many replicas have to confirm what must not be undone.
-pub(super) fn parse(url: &str) -> Result<(Target, u8), StoreError> {
+/// What a URL says, with what the options add.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) target: Target,
+    /// How many replicas have to confirm what must not be undone.
+    pub(super) replicas: u8,
+    /// User and password of the Sentinels themselves.
+    pub(super) sentinel_login: RedisConnectionInfo,
+    pub(super) transport: Transport,
+}
+
+/// What the bytes travel in.
+#[derive(Clone)]
+pub(super) enum Transport {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(super::tls::Tls),
+}
+
+pub(super) fn parse(url: &str, options: &StoreOptions) -> Result<Settings, StoreError> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut replicas = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let number = pair.strip_prefix("replicas=").and_then(|number| number.parse::<u8>().ok());
-        match number.filter(|number| *number <= MAX_REPLICAS) {
-            Some(number) => replicas = Some(number),
-            None => return Err(config(url, "what stands after ? is not replicas=0 to 9", HINT)),
-        }
+    let query = Query::parse(url, query)?;
+    let target = Target::parse(url, base)?;
+    let is_sentinel = matches!(target, Target::Sentinel { .. });
+    let (user, password) = options
+        .sentinel_login
+        .as_ref()
+        .map_or((None, None), |Login { user, password }| (user.clone(), Some(password.clone())));
+    let (user, password) =
+        (query.sentinel_user.clone().or(user), query.sentinel_password.clone().or(password));
+    if !is_sentinel && (user.is_some() || password.is_some()) {
+        return Err(config(url, "it has a login for Sentinels and names none", SENTINEL_HINT));
     }
-    let target = Target::parse(base)?;
-    let replicas = replicas.unwrap_or(match target {
-        Target::Single { .. } => 0,
-        Target::Sentinel { .. } => 1,
-    });
-    Ok((target, replicas))
+    if user.is_some() && password.is_none() {
+        return Err(config(url, "it has a user for the Sentinels and no sentinel-password", SENTINEL_HINT));
+    }
+    let mut sentinel_login = RedisConnectionInfo::default();
+    if let Some(user) = user {
+        sentinel_login = sentinel_login.set_username(user);
+    }
+    if let Some(password) = password {
+        sentinel_login = sentinel_login.set_password(password);
+    }
+    let transport = if base.starts_with("rediss") {
+        query.secure(url, options)?
+    } else if query.names_tls() {
+        return Err(config(
+            url,
+            "ca, cert, key and server-name are for TLS",
+            "write rediss:// or rediss+sentinel://",
+        ));
+    } else {
+        Transport::Plain
+    };
+    let replicas = query.replicas.unwrap_or(u8::from(is_sentinel));
+    Ok(Settings { target, replicas, sentinel_login, transport })
+}
+
+/// What stands after `?`.
+#[derive(Default)]
+struct Query {
+    replicas: Option<u8>,
+    sentinel_user: Option<String>,
+    sentinel_password: Option<String>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    server_name: Option<String>,
+}
+
+impl Query {
+    fn parse(url: &str, text: &str) -> Result<Self, StoreError> {
+        let mut query = Self::default();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = unescape(value);
+            let value =
+                value.ok_or_else(|| config(url, format!("what {name} is set to cannot be read"), HINT))?;
+            match name {
+                "replicas" => match value.parse::<u8>().ok().filter(|number| *number <= MAX_REPLICAS) {
+                    Some(number) => query.replicas = Some(number),
+                    None => return Err(config(url, "replicas is not 0 to 9", HINT)),
+                },
+                "sentinel-user" => query.sentinel_user = Some(value),
+                "sentinel-password" => query.sentinel_password = Some(value),
+                "ca" => query.ca = Some(value),
+                "cert" => query.cert = Some(value),
+                "key" => query.key = Some(value),
+                "server-name" => query.server_name = Some(value),
+                _ => return Err(config(url, "it has a setting after ? that there is not", QUERY_HINT)),
+            }
+        }
+        Ok(query)
+    }
+
+    const fn names_tls(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some() || self.server_name.is_some()
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, url: &str, options: &StoreOptions) -> Result<Transport, StoreError> {
+        let read = |path: &str| {
+            std::fs::read(path)
+                .map_err(|error| config(url, format!("cannot read {path:?}: {error}"), QUERY_HINT))
+        };
+        let mut tls = options.tls.clone().unwrap_or_default();
+        if let Some(path) = &self.ca {
+            tls = tls.ca_pem(read(path)?);
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => tls = tls.client_pem(read(cert)?, read(key)?),
+            (None, None) => {}
+            _ => return Err(config(url, "it has one of cert and key without the other", QUERY_HINT)),
+        }
+        if let Some(name) = &self.server_name {
+            tls = tls.server_name(name);
+        }
+        Ok(Transport::Tls(tls.build(url)?))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secure(&self, url: &str, _: &StoreOptions) -> Result<Transport, StoreError> {
+        Err(config(
+            url,
+            "TLS is not built in",
+            "build with the feature tls, or write redis:// on a private network",
+        ))
+    }
+}
+
+/// `%41` and the like.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| {
+                    char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+                };
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                high << 4 | low
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Self, StoreError> {
-        match url.split_once("://") {
-            Some(("redis", _)) => single(url, url),
-            Some(("redis+sentinel", rest)) => sentinel(url, rest),
-            Some(("rediss" | "rediss+sentinel", _)) => Err(config(
+    fn parse(url: &str, base: &str) -> Result<Self, StoreError> {
+        match base.split_once("://") {
+            Some(("redis" | "rediss", rest)) => single(url, &format!("redis://{rest}")),
+            Some(("redis+sentinel" | "rediss+sentinel", rest)) => sentinel(url, rest),
+            Some(("redis+cluster" | "rediss+cluster", _)) => Err(config(
                 url,
-                "TLS to Redis is not offered yet",
-                "write redis:// and keep Redis on a private network",
+                "Redis Cluster is not offered: a log-in moves a session between slots",
+                SENTINEL_HINT,
             )),
-            Some(("redis+cluster", _)) => {
-                Err(config(url, "Redis Cluster is not offered", "write redis+sentinel://"))
-            }
             Some(_) => Err(config(url, "its scheme names no store", HINT)),
-            None => match url.rsplit_once(':') {
+            None => match base.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                    single(url, &format!("redis://{url}"))
+                    single(url, &format!("redis://{base}"))
                 }
                 _ => Err(config(url, "it is no URL and no HOST:PORT", HINT)),
             },
@@ -96,15 +226,37 @@ const MAX_REPLICAS: u8 = 9;
 /// All are asked at once.
 const MAX_SENTINELS: usize = 16;
 const HINT: &str = "write redis://HOST:PORT, redis+sentinel://HOST,HOST,HOST/MASTER, sqlite:PATH or memory:";
+const QUERY_HINT: &str =
+    "there are replicas, sentinel-user, sentinel-password, and for TLS ca, cert, key, server-name";
 const SENTINEL_HINT: &str = "write redis+sentinel://HOST[:PORT],HOST[:PORT]/MASTER[/DB]";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn settings(url: &str) -> Result<Settings, StoreError> {
+        parse(url, &StoreOptions::new())
+    }
+
+    #[test]
+    fn sentinels_have_a_login_of_their_own() {
+        let url = "redis+sentinel://ada:one@a/main?sentinel-user=b%26b&sentinel-password=t%77o&replicas=2";
+        let Settings { target: Target::Sentinel { login, .. }, sentinel_login, replicas, .. } =
+            settings(url).unwrap()
+        else {
+            panic!("not a sentinel target")
+        };
+        assert_eq!((login.username(), login.password(), replicas), (Some("ada"), Some("one"), 2));
+        assert_eq!((sentinel_login.username(), sentinel_login.password()), (Some("b&b"), Some("two")));
+        let options = StoreOptions::new().sentinel_login(None, "three");
+        assert!(!format!("{options:?}").contains("three"));
+        let given = parse("redis+sentinel://a/main", &options).unwrap().sentinel_login;
+        assert_eq!((given.username(), given.password()), (None, Some("three")));
+    }
+
     #[test]
     fn sentinels_master_and_login_are_read() {
-        let target = Target::parse("redis+sentinel://:s%40cret@a,b:1,[::1]:2/main/3").unwrap();
+        let target = settings("redis+sentinel://:s%40cret@a,b:1,[::1]:2/main/3").unwrap().target;
         let Target::Sentinel { sentinels, master, login } = target else { panic!("not a sentinel target") };
         assert_eq!(sentinels, [("a".into(), 26379), ("b".into(), 1), ("::1".into(), 2)]);
         assert_eq!((master.as_str(), login.db(), login.password()), ("main", 3, Some("s@cret")));
@@ -119,14 +271,14 @@ mod tests {
             ("redis+sentinel://a,b,c/main", 1),
             ("redis+sentinel://a,b,c/main/3?replicas=0", 0),
         ] {
-            assert_eq!(parse(url).unwrap().1, replicas, "{url}");
+            assert_eq!(settings(url).unwrap().replicas, replicas, "{url}");
         }
     }
 
     #[test]
     fn plain_host_and_port_is_a_server() {
         for url in ["127.0.0.1:6379", "redis://127.0.0.1:6379"] {
-            let Target::Single { address, .. } = Target::parse(url).unwrap() else { panic!("{url}") };
+            let Target::Single { address, .. } = settings(url).unwrap().target else { panic!("{url}") };
             assert_eq!(address.to_string(), "127.0.0.1:6379");
         }
     }
@@ -134,7 +286,6 @@ mod tests {
     #[test]
     fn what_cannot_work_is_said_without_the_password() {
         for url in [
-            "rediss://:secret@h",
             "redis+cluster://h",
             "mysql://:secret@h",
             "h",
@@ -146,8 +297,14 @@ mod tests {
             "redis://:secret@h?replicas=x",
             "redis+sentinel://:secret@a/m?replicas=10",
             "redis://h?secret=1",
+            "redis://h?ca=secret",
+            "redis://h?sentinel-password=secret",
+            "redis+sentinel://a/m?sentinel-user=secret",
+            "redis+sentinel://a/m?sentinel-password=%zzsecret",
+            "rediss://:secret@h?cert=/nowhere",
+            "rediss://:secret@h?ca=/nowhere/ca.pem",
         ] {
-            let Err(error) = parse(url) else { panic!("{url} was taken") };
+            let Err(error) = settings(url) else { panic!("{url} was taken") };
             assert!(error.is_config() && !format!("{error} {error:?}").contains("secret"), "{url}: {error}");
         }
     }

@@ -4,6 +4,8 @@
 
 mod durability;
 mod faults;
+#[cfg(feature = "tls")]
+mod secure;
 mod servers;
 mod store;
 

@@ -84,7 +84,11 @@ async fn round_trips_are_counted() {
     let applied = store.apply_from(&to, &seen, op, Durability::Primary).await.unwrap();
     assert_eq!(applied.record.and_then(|record| record.counter("views")), Some(7));
     let after = calls(server.port).await;
-    assert_eq!(after, [reads + 1, scripts + 2], "a conflict brings the newer record along, read by the script");
+    assert_eq!(
+        after,
+        [reads + 1, scripts + 2],
+        "a conflict brings the newer record along, read by the script"
+    );
 }
 
 #[tokio::test]
