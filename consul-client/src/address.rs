@@ -1,28 +1,42 @@
-//! Where the agent is: the forms of an address, and the environment's variables. Pure.
+//! Where the agent is: the forms of an address. Pure.
+
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, escape};
 
-/// A parsed address: `http://host:port` and an optional path prefix, without a slash at the end.
+/// A parsed address: what comes before the path of a request, and the socket's file for a unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Address(String);
+pub(crate) struct Address {
+    /// `http://host:port` or `https://host:port`, and an optional path prefix, without a slash at the end.
+    base: String,
+    unix: Option<PathBuf>,
+    /// For messages.
+    shown: String,
+}
 
 impl Address {
-    /// `host:port`, `host`, or `http://host:port[/prefix]`. `name` is the setting that an error names.
-    pub(crate) fn parse(name: &str, value: &str) -> Result<Self> {
+    /// `host:port`, `host`, `http://host:port[/prefix]`, `https://host:port[/prefix]` or `unix:///path/of/socket`. With `secure` the
+    /// first three mean TLS too. `name` is the setting that an error names.
+    pub(crate) fn parse(name: &str, value: &str, secure: bool) -> Result<Self> {
         let refuse = |reason: &str| Err(Error::setting(name, &without_credentials(value), reason));
-        let rest = match value.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => return refuse("TLS is not built in yet; use http:// to a local agent"),
-            Some(("unix", _)) => {
-                return refuse("unix sockets are not built in yet; give the agent a TCP address");
+        let (https, rest) = match value.split_once("://") {
+            Some(("http", rest)) => (secure, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(("unix", path)) => return Self::socket(name, value, path),
+            Some(_) => {
+                return refuse(
+                    "unknown scheme; write host:port, http://host:port, https://host:port or unix:///path",
+                );
             }
-            Some(_) => return refuse("unknown scheme; write host:port or http://host:port"),
-            None => value,
+            None => (secure, value),
         };
+        if https && !cfg!(feature = "tls") {
+            return refuse("TLS needs the feature `tls` of consul-client; or use http:// to a local agent");
+        }
         if rest.contains('@') {
             return refuse("no user and password in an address; use CONSUL_HTTP_AUTH");
         }
-        if rest.contains(['?', '#', ' ']) {
+        if rest.contains(['?', '#', ' ', '\\']) {
             return refuse("no query, fragment or space in an address; write host:port or http://host:port");
         }
         let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -30,84 +44,53 @@ impl Address {
             .rsplit_once(':')
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         let bare_host = !authority.is_empty() && (!authority.contains(':') || authority.ends_with(']'));
-        let authority = match (has_port, bare_host) {
-            (true, _) => authority.to_owned(),
-            (false, true) => format!("{authority}:{DEFAULT_PORT}"),
+        let authority = match (has_port, bare_host, https) {
+            (true, _, _) => authority.to_owned(),
+            (false, true, false) => format!("{authority}:{HTTP_PORT}"),
+            (false, true, true) => format!("{authority}:{HTTPS_PORT}"),
             _ => return refuse("host or port is missing or wrong; write host:port or http://host:port"),
         };
-        let url = match prefix.trim_matches('/') {
-            "" => format!("http://{authority}"),
-            prefix => format!("http://{authority}/{}", escape::path("address prefix", prefix)?),
+        let scheme = if https { "https" } else { "http" };
+        let base = match prefix.trim_matches('/') {
+            "" => format!("{scheme}://{authority}"),
+            prefix => format!("{scheme}://{authority}/{}", escape::path("address prefix", prefix)?),
         };
-        match reqwest::Url::parse(&url) {
-            Ok(_) => Ok(Self(url)),
+        match reqwest::Url::parse(&base) {
+            Ok(_) => Ok(Self { shown: base.clone(), base, unix: None }),
             Err(error) => refuse(&format!("not an address: {error}")),
         }
     }
 
+    fn socket(name: &str, value: &str, path: &str) -> Result<Self> {
+        if !cfg!(unix) {
+            return Err(Error::setting(name, value, "unix sockets are not there on this system; use TCP"));
+        }
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(Error::setting(name, value, "the path must be absolute: unix:///path/of/socket"));
+        }
+        Ok(Self { base: "http://localhost".to_owned(), unix: Some(path.into()), shown: value.to_owned() })
+    }
+
+    /// For messages.
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.shown
     }
-}
 
-impl Default for Address {
-    fn default() -> Self {
-        Self(format!("http://127.0.0.1:{DEFAULT_PORT}"))
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
-}
 
-/// What the environment asks for. The token is already read from its file.
-#[derive(Default)]
-pub(crate) struct Environment {
-    pub(crate) address: Option<String>,
-    pub(crate) token: Option<String>,
-    pub(crate) basic_auth: Option<String>,
-}
+    pub(crate) fn unix(&self) -> Option<&Path> {
+        self.unix.as_deref()
+    }
 
-impl Environment {
-    /// Reads HashiCorp's variables through `var`, and files through `read`. An empty variable counts as unset, as in their tools.
-    pub(crate) fn read(
-        var: impl Fn(&str) -> Option<String>,
-        read: impl Fn(&str) -> std::io::Result<String>,
-    ) -> Result<Self> {
-        let var = |name: &str| var(name).filter(|value| !value.is_empty());
-        if let Some(value) = var("CONSUL_HTTP_SSL") {
-            match value.as_str() {
-                "0" | "f" | "F" | "false" | "False" | "FALSE" => {}
-                "1" | "t" | "T" | "true" | "True" | "TRUE" => {
-                    return Err(Error::setting(
-                        "CONSUL_HTTP_SSL",
-                        &value,
-                        "TLS is not built in yet; unset it and use a local agent",
-                    ));
-                }
-                _ => return Err(Error::setting("CONSUL_HTTP_SSL", &value, "must be true or false")),
-            }
-        }
-        for name in ["CONSUL_NAMESPACE", "CONSUL_PARTITION"] {
-            if let Some(value) = var(name) {
-                // Ignoring it would read and write another namespace than the one that was asked for.
-                return Err(Error::setting(name, &value, "not built in yet; unset it"));
-            }
-        }
-        let token = match var("CONSUL_HTTP_TOKEN_FILE") {
-            // The file wins over the variable, as in HashiCorp's own client.
-            Some(path) => match read(&path) {
-                Ok(text) if text.trim().is_empty() => {
-                    return Err(Error::setting("CONSUL_HTTP_TOKEN_FILE", &path, "the file is empty"));
-                }
-                Ok(text) => Some(text.trim().to_owned()),
-                Err(e) => {
-                    return Err(Error::setting(
-                        "CONSUL_HTTP_TOKEN_FILE",
-                        &path,
-                        format!("cannot be read: {e}"),
-                    ));
-                }
-            },
-            None => var("CONSUL_HTTP_TOKEN"),
-        };
-        Ok(Self { address: var("CONSUL_HTTP_ADDR"), token, basic_auth: var("CONSUL_HTTP_AUTH") })
+    pub(crate) fn is_https(&self) -> bool {
+        self.base.starts_with("https:")
+    }
+
+    /// The agent of this machine.
+    pub(crate) fn local(secure: bool) -> Result<Self> {
+        Self::parse("address", "127.0.0.1", secure)
     }
 }
 
@@ -118,14 +101,17 @@ fn without_credentials(value: &str) -> String {
     if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
-const DEFAULT_PORT: u16 = 8500;
+/// Consul's own defaults for its two listeners.
+const HTTP_PORT: u16 = 8500;
+const HTTPS_PORT: u16 = 8501;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(value: &str) -> Result<String> {
-        Address::parse("CONSUL_HTTP_ADDR", value).map(|address| address.0)
+        Address::parse("CONSUL_HTTP_ADDR", value, false).map(|address| address.base)
     }
 
     #[test]
@@ -135,14 +121,36 @@ mod tests {
         assert_eq!(parse("http://[::1]:9/").unwrap(), "http://[::1]:9");
         assert_eq!(parse("[::1]").unwrap(), "http://[::1]:8500");
         assert_eq!(parse("http://h:1/a/b/").unwrap(), "http://h:1/a/b");
-        assert_eq!(Address::default().as_str(), "http://127.0.0.1:8500");
+        assert_eq!(Address::local(false).unwrap().as_str(), "http://127.0.0.1:8500");
+        let socket = Address::parse("a", "unix:///run/consul.sock", false).unwrap();
+        assert_eq!(
+            (socket.base(), socket.unix(), socket.as_str()),
+            ("http://localhost", Some(Path::new("/run/consul.sock")), "unix:///run/consul.sock")
+        );
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls_is_never_taken_back() {
+        let secure = |value: &str| Address::parse("a", value, true).unwrap().base;
+        assert_eq!(secure("h:1"), "https://h:1");
+        assert_eq!(secure("http://h:1"), "https://h:1");
+        assert_eq!(secure("h"), "https://h:8501");
+        assert_eq!(parse("https://h:1/p").unwrap(), "https://h:1/p");
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn tls_without_its_feature_is_an_error_that_names_it() {
+        assert!(parse("https://h:1").unwrap_err().to_string().contains("feature `tls`"));
+        assert!(Address::parse("a", "h:1", true).is_err());
     }
 
     #[test]
     fn an_unknown_form_is_an_error_that_names_the_value_and_no_secret() {
         for value in [
-            "https://h:1",
-            "unix:///s",
+            "unix://s",
+            "unix://",
             "ftp://h:1",
             "h:port",
             "h:99999",
@@ -159,23 +167,16 @@ mod tests {
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 
-    #[test]
-    fn the_token_file_wins_and_ssl_is_refused() {
-        let env = |pairs: &'static [(&str, &str)]| {
-            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        };
-        let both = env(&[("CONSUL_HTTP_TOKEN", "a"), ("CONSUL_HTTP_TOKEN_FILE", "/f")]);
-        let read = Environment::read(both, |_| Ok(" b\n".to_owned())).ok().and_then(|e| e.token);
-        assert_eq!(read.as_deref(), Some("b"));
-        assert!(Environment::read(both, |_| Err(std::io::ErrorKind::NotFound.into())).is_err());
-        assert!(Environment::read(env(&[("CONSUL_HTTP_SSL", "true")]), |_| Ok(String::new())).is_err());
-        assert!(Environment::read(env(&[("CONSUL_HTTP_SSL", "perhaps")]), |_| Ok(String::new())).is_err());
-        assert!(Environment::read(env(&[("CONSUL_NAMESPACE", "x")]), |_| Ok(String::new())).is_err());
-        assert!(
-            Environment::read(env(&[("CONSUL_HTTP_ADDR", "")]), |_| Ok(String::new()))
-                .unwrap()
-                .address
-                .is_none()
-        );
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn whatever_is_written_there(value in "(http://|https://|unix://|)[ -~ä]{0,24}", secure: bool) {
+            if let Ok(address) = Address::parse("a", &value, secure) {
+                let url = reqwest::Url::parse(&format!("{}/v1/x", address.base())).unwrap();
+                prop_assert!(url.path().ends_with("/v1/x") && url.query().is_none());
+                prop_assert!(!secure || address.is_https() || address.unix().is_some());
+                prop_assert!(url.username().is_empty());
+            }
+        }
     }
 }

@@ -1,16 +1,26 @@
 //! [`ClientBuilder`]: settings, checked before anything is opened.
 
-use std::{sync::atomic::AtomicUsize, time::Duration};
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use base64::Engine as _;
-use http::{HeaderValue, header::AUTHORIZATION};
+use http::HeaderValue;
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "tls")]
+use crate::Tls;
 use crate::{
-    Client, Error, Result,
-    address::{Address, Environment},
+    Client, Consistency, Error, Result,
+    address::Address,
+    environment::Environment,
+    scope::Scope,
+    token::{TokenSource, header},
     transport::{Lane, Transport},
 };
 
@@ -19,8 +29,13 @@ use crate::{
 pub struct ClientBuilder {
     /// With the setting's name, for messages.
     addresses: Vec<(&'static str, String)>,
-    token: Option<SecretString>,
+    /// Whether an address without a scheme means TLS.
+    secure: bool,
+    #[cfg(feature = "tls")]
+    tls: Tls,
+    token: Token,
     basic_auth: Option<SecretString>,
+    scope: Scope,
     request_timeout: Duration,
     deadline: Duration,
     connect_timeout: Duration,
@@ -29,28 +44,104 @@ pub struct ClientBuilder {
     max_answer: usize,
 }
 
+#[derive(Debug)]
+enum Token {
+    None,
+    Fixed(SecretString),
+    Source(TokenSource),
+}
+
 impl ClientBuilder {
     pub(crate) fn from_env() -> Result<Self> {
-        let env = Environment::read(|name| std::env::var(name).ok(), |path| std::fs::read_to_string(path))?;
+        Self::from_environment(Environment::read(|name| std::env::var(name).ok())?)
+    }
+
+    fn from_environment(env: Environment) -> Result<Self> {
+        if env.tls.on && cfg!(not(feature = "tls")) {
+            let reason = "TLS needs the feature `tls` of consul-client; unset it to use a local agent";
+            return Err(Error::setting("CONSUL_HTTP_SSL", "true", reason));
+        }
+        let token = match (env.token_file, env.token) {
+            // The file wins over the variable, as in HashiCorp's own client.
+            (Some(path), _) => {
+                // A path that is wrong now is told now.
+                if let Err(error) = std::fs::metadata(&path) {
+                    let value = path.display().to_string();
+                    let reason = format!("cannot be read: {error}");
+                    return Err(Error::setting("CONSUL_HTTP_TOKEN_FILE", &value, reason));
+                }
+                Token::Source(TokenSource::file(path))
+            }
+            (None, Some(token)) => Token::Fixed(token.into()),
+            (None, None) => Token::None,
+        };
         Ok(Self {
             addresses: env.address.map(|value| ("CONSUL_HTTP_ADDR", value)).into_iter().collect(),
-            token: env.token.map(SecretString::from),
+            secure: env.tls.on,
+            token,
             basic_auth: env.basic_auth.map(SecretString::from),
+            scope: Scope { namespace: env.namespace, partition: env.partition, ..Scope::default() },
+            #[cfg(feature = "tls")]
+            tls: Tls::from_env(env.tls),
             ..Self::default()
         })
     }
 
-    /// Adds an agent: `host:port` or `http://host:port[/prefix]`. With several, a call whose agent cannot be reached or knows no
-    /// leader goes to the next one, and the calls after it start there; so they do after an agent that gave no answer, also within
-    /// the caller's own time limit, and after one that a watch found cut off from the leader.
+    /// Adds an agent: `host:port`, `http://host:port[/prefix]`, `https://host:port[/prefix]` or `unix:///path/of/socket`. With several,
+    /// a call whose agent cannot be reached or knows no leader goes to the next one, and the calls after it start there; so they do
+    /// after an agent that gave no answer, also within the caller's own time limit, and after one that a watch found cut off from the
+    /// leader.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(("address", address.into()));
         self
     }
 
+    /// How the agent's certificate is checked, and how this client proves who it is; for addresses with `https://`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// The ACL token, sent as a header.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(SecretString::from(token.into()));
+        self.token = Token::Fixed(SecretString::from(token.into()));
+        self
+    }
+
+    /// Takes the ACL token from a file: read at the first call, and again when the server denies it, at most once a second.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Token::Source(TokenSource::file(path.into()));
+        self
+    }
+
+    /// Takes the ACL token from a function: asked at the first call, and again when the server denies what it gave, at most once a
+    /// second. Its error ends the call that needed it, with [`Error::Setting`] and this text.
+    pub fn token_with<F, O, E>(mut self, fetch: F) -> Self
+    where
+        F: Fn() -> O + Send + Sync + 'static,
+        O: Future<Output = Result<String, E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        let source = TokenSource::fetched("token function", move || {
+            let token = fetch();
+            Box::pin(async move {
+                token.await.map_err(|error| Error::setting("token function", "", format!("failed: {error}")))
+            })
+        });
+        self.token = Token::Source(source);
+        self
+    }
+
+    /// The data centre that every call is about, unless the handle says otherwise ([`Client::with_datacenter`]).
+    pub fn datacenter(mut self, name: impl Into<String>) -> Self {
+        self.scope.datacenter = Some(name.into());
+        self
+    }
+
+    /// How fresh every read is, unless the handle ([`Client::with_consistency`]) or the query says otherwise.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.scope.consistency = Some(consistency);
         self
     }
 
@@ -112,26 +203,55 @@ impl ClientBuilder {
         }
         let mut addresses = Vec::new();
         for (name, value) in &self.addresses {
-            addresses.push(Address::parse(name, value)?);
+            addresses.push(Address::parse(name, value, self.secure)?);
         }
         if addresses.is_empty() {
-            addresses.push(Address::default());
+            addresses.push(Address::local(self.secure)?);
         }
+        let (short, blocking) =
+            (self.lane(&addresses, self.max_short)?, self.lane(&addresses, self.max_blocking)?);
+        let basic_auth = self.basic_auth.as_ref().map(|pair| basic(pair.expose_secret())).transpose()?;
+        let token = match self.token {
+            Token::Source(source) => source,
+            Token::Fixed(text) if !text.expose_secret().is_empty() => {
+                TokenSource::Fixed(header("token", text.expose_secret())?)
+            }
+            Token::Fixed(_) | Token::None => TokenSource::None,
+        };
         let transport = Transport {
             addresses,
             current: AtomicUsize::new(0),
-            short: self.lane(self.max_short)?,
-            blocking: self.lane(self.max_blocking)?,
-            auth: self.auth()?,
+            short,
+            blocking,
+            token,
+            basic_auth,
             request_timeout: self.request_timeout,
             deadline: self.deadline,
             max_answer: self.max_answer,
         };
-        Ok(Client::new(transport))
+        Ok(Client::new(transport, self.scope))
     }
 
-    fn lane(&self, size: usize) -> Result<Lane> {
-        let http = reqwest::Client::builder()
+    fn lane(&self, addresses: &[Address], size: usize) -> Result<Lane> {
+        let slots = Arc::new(Semaphore::new(size));
+        let mut http = Vec::new();
+        let mut shared = None;
+        for address in addresses {
+            let client = match (address.unix(), &shared) {
+                (None, Some(client)) => reqwest::Client::clone(client),
+                (socket, _) => self.http(size, socket, addresses.iter().any(Address::is_https))?,
+            };
+            if address.unix().is_none() {
+                shared = Some(client.clone());
+            }
+            http.push(client);
+        }
+        Ok(Lane { http, slots, size })
+    }
+
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "only TLS asks for `https`"))]
+    fn http(&self, size: usize, socket: Option<&std::path::Path>, https: bool) -> Result<reqwest::Client> {
+        let builder = reqwest::Client::builder()
             // Following a redirect would write another key than the one asked for.
             .redirect(Policy::none())
             // An agent is reached directly; a proxy from the environment would see the token.
@@ -145,45 +265,46 @@ impl ClientBuilder {
             // A host that loses power says nothing; these notice it under a blocking query in about ten seconds.
             .tcp_keepalive(Duration::from_secs(4))
             .tcp_keepalive_interval(Duration::from_secs(2))
-            .tcp_keepalive_retries(3)
-            // The HTTP library's own limit of 30 s would overrule the three above, and it also ends what was sent to a
-            // host that was dead already.
-            .tcp_user_timeout(Duration::from_secs(10))
-            .build()
-            .map_err(|error| Error::setting("http client", "", format!("cannot be built: {error}")))?;
-        Ok(Lane { http, slots: Semaphore::new(size), size })
-    }
-
-    fn auth(&self) -> Result<Vec<(http::HeaderName, HeaderValue)>> {
-        let mut headers = Vec::new();
-        let sensitive = |name: &str, text: &str| {
-            let mut value = HeaderValue::from_str(text).map_err(|_| {
-                Error::setting(name, "<hidden>", "contains a character that a header cannot carry")
-            })?;
-            value.set_sensitive(true);
-            Ok::<_, Error>(value)
+            .tcp_keepalive_retries(3);
+        // The HTTP library's own limit of 30 s would overrule the three above, and it also ends what was sent to a host that
+        // was dead already.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let builder = builder.tcp_user_timeout(Duration::from_secs(10));
+        #[cfg(unix)]
+        let builder = match socket {
+            Some(path) => builder.unix_socket(path),
+            None => builder,
         };
-        if let Some(token) =
-            self.token.as_ref().map(|token| token.expose_secret()).filter(|token| !token.is_empty())
-        {
-            headers.push((http::HeaderName::from_static("x-consul-token"), sensitive("token", token)?));
-        }
-        if let Some(pair) = &self.basic_auth {
-            let pair = pair.expose_secret();
-            let pair = if pair.contains(':') { pair.to_owned() } else { format!("{pair}:") };
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-            headers.push((AUTHORIZATION, sensitive("CONSUL_HTTP_AUTH", &format!("Basic {encoded}"))?));
-        }
-        Ok(headers)
+        #[cfg(feature = "tls")]
+        let builder = if https || socket.is_some() {
+            builder.tls_backend_preconfigured(self.tls.config()?)
+        } else {
+            // The HTTP library wants a configuration even for clients that never use it, and there is no process-wide one.
+            builder.tls_backend_preconfigured(Tls::default().danger_accept_any_certificate().config()?)
+        };
+        builder
+            .build()
+            .map_err(|error| Error::setting("http client", "", format!("cannot be built: {error}")))
     }
+}
+
+/// The `Authorization` header of `user[:password]`.
+fn basic(pair: &str) -> Result<HeaderValue> {
+    let pair = if pair.contains(':') { pair.to_owned() } else { format!("{pair}:") };
+    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+    header("CONSUL_HTTP_AUTH", &format!("Basic {encoded}"))
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
-            token: None,
+            secure: false,
+            #[cfg(feature = "tls")]
+            tls: Tls::default(),
+            token: Token::None,
             basic_auth: None,
+            scope: Scope::default(),
             request_timeout: Duration::from_secs(10),
             deadline: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(2),
@@ -216,6 +337,25 @@ mod tests {
         let message = |builder: ClientBuilder| builder.build().unwrap_err().to_string();
         assert!(message(Client::builder().request_timeout(Duration::ZERO)).contains("request_timeout"));
         assert!(message(Client::builder().max_connections(100, 100)).contains("100 + 100"));
-        assert!(message(Client::builder().address("https://x:1")).contains("TLS"));
+    }
+
+    #[test]
+    fn the_environment_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, gone) = (dir.path().join("token"), dir.path().join("gone"));
+        std::fs::write(&file, "hunter2").unwrap();
+        let with = |token_file| Environment {
+            address: Some("unix:///run/consul.sock".into()),
+            token: Some("t".into()),
+            token_file: Some(token_file),
+            namespace: Some("ns".into()),
+            ..Environment::default()
+        };
+        let builder = ClientBuilder::from_environment(with(file)).unwrap();
+        assert!(matches!(builder.token, Token::Source(_)), "the file wins");
+        assert_eq!(builder.scope.namespace.as_deref(), Some("ns"));
+        assert!(format!("{:?}", builder.build().unwrap()).contains("unix:///run/consul.sock"));
+        let error = ClientBuilder::from_environment(with(gone)).unwrap_err().to_string();
+        assert!(error.contains("CONSUL_HTTP_TOKEN_FILE") && error.contains("gone"), "{error}");
     }
 }

@@ -1,15 +1,19 @@
 //! [`Client`]: the door to everything else.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    Agent, Catalog, ClientBuilder, Error, Health, Kv, LockBuilder, Meta, Operator, Response, Result,
-    Sessions, StatusApi,
+    Acl, Agent, Catalog, ClientBuilder, ConfigEntries, Connect, Consistency, Coordinates, Error, Events,
+    Health, Kv, LockBuilder, Meta, Operator, PreparedQueries, Response, Result, Sessions, Snapshots,
+    StatusApi, Txn,
     address::Address,
     request::{Raw, Request},
+    scope::Scope,
+    token::header,
     transport::Transport,
 };
 
@@ -34,15 +38,28 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<Transport>,
+    scope: Arc<Scope>,
 }
 
 impl Client {
-    /// From `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN_FILE` or `CONSUL_HTTP_TOKEN`, and `CONSUL_HTTP_AUTH`; without them the agent on
-    /// 127.0.0.1:8500 and no token.
+    /// From HashiCorp's variables; without them the agent on 127.0.0.1:8500 and no token.
+    ///
+    /// | Variable | Means |
+    /// |---|---|
+    /// | `CONSUL_HTTP_ADDR` | `host:port`, `http://..`, `https://..` (feature `tls`) or `unix://..` |
+    /// | `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_HTTP_TOKEN` | the ACL token; the file wins, and is read again when its token is denied |
+    /// | `CONSUL_HTTP_AUTH` | `user[:password]` for a proxy before the agent |
+    /// | `CONSUL_HTTP_SSL` | true: TLS, whatever the address says |
+    /// | `CONSUL_HTTP_SSL_VERIFY` | false: any certificate is taken |
+    /// | `CONSUL_CACERT`, `CONSUL_CAPATH` | the authorities, a PEM file or a directory of them |
+    /// | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | who this client is, PEM files; only together |
+    /// | `CONSUL_TLS_SERVER_NAME` | the name in the agent's certificate |
+    /// | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | sent along with each call; servers without them refuse it |
+    ///
+    /// `CONSUL_GRPC_ADDR` is not looked at: nothing here speaks gRPC.
     ///
     /// # Errors
-    /// [`Error::Setting`] that names the variable: an unknown form of address, a token file that cannot be read, or a setting that
-    /// is not built in yet (`CONSUL_HTTP_SSL=true`, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`).
+    /// [`Error::Setting`] that names the variable: an unknown form of address, a file that is not there, half of a pair.
     pub fn from_env() -> Result<Self> {
         Self::builder_from_env()?.build()
     }
@@ -83,6 +100,11 @@ impl Client {
         Kv::new(self.clone())
     }
 
+    /// Several operations at once: all happen, or none.
+    pub fn txn(&self) -> Txn {
+        Txn::new(self.clone())
+    }
+
     /// Sessions. For a lock use [`lock`](Self::lock), which keeps its own.
     pub fn sessions(&self) -> Sessions {
         Sessions::new(self.clone())
@@ -91,6 +113,41 @@ impl Client {
     /// A lock on `key` that renews itself, says when it is lost, and carries a fence.
     pub fn lock(&self, key: impl Into<String>) -> LockBuilder {
         LockBuilder::new(self.clone(), key.into())
+    }
+
+    /// User events: short messages that gossip carries to all agents.
+    pub fn events(&self) -> Events {
+        Events::new(self.clone())
+    }
+
+    /// Look-ups that the cluster keeps, with failover to other data centres.
+    pub fn prepared_queries(&self) -> PreparedQueries {
+        PreparedQueries::new(self.clone())
+    }
+
+    /// Access control: tokens, policies, roles, auth methods, login.
+    pub fn acl(&self) -> Acl {
+        Acl::new(self.clone())
+    }
+
+    /// Configuration entries: defaults of services and proxies, routers, splitters, resolvers, gateways.
+    pub fn config_entries(&self) -> ConfigEntries {
+        ConfigEntries::new(self.clone())
+    }
+
+    /// The service mesh: intentions, the discovery chain, certificates.
+    pub fn connect(&self) -> Connect {
+        Connect::new(self.clone())
+    }
+
+    /// How far nodes are from each other.
+    pub fn coordinates(&self) -> Coordinates {
+        Coordinates::new(self.clone())
+    }
+
+    /// The whole state of the cluster as a stream of bytes, out and in.
+    pub fn snapshot(&self) -> Snapshots {
+        Snapshots::new(self.clone())
     }
 
     /// The cluster's inner workings.
@@ -111,17 +168,78 @@ impl Client {
         body: Option<Bytes>,
     ) -> Result<RawResponse> {
         let (path, request) = (path.to_owned(), raw_request(method, path, query, body)?);
-        let Raw { status, meta, body } = self.call(&request).await?;
+        let Raw { status, meta, body, .. } = self.call(&request).await?;
         tracing::trace!(path, status, "raw consul call");
         Ok(RawResponse { status, meta, body })
     }
 
-    pub(crate) fn new(transport: Transport) -> Self {
-        Self { transport: Arc::new(transport) }
+    /// The same client for another data centre: every call of this handle is about that one.
+    #[must_use]
+    pub fn with_datacenter(&self, name: impl Into<String>) -> Self {
+        self.scoped(|scope| scope.datacenter = Some(name.into()))
+    }
+
+    /// The same client with another freshness of its reads. A query's own choice wins.
+    #[must_use]
+    pub fn with_consistency(&self, consistency: Consistency) -> Self {
+        self.scoped(|scope| scope.consistency = Some(consistency))
+    }
+
+    /// The same client with another ACL token; an empty one means the anonymous token.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a token that no header can carry.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        let token = header("token", token)?;
+        Ok(self.scoped(|scope| scope.token = Some(token)))
+    }
+
+    /// The same client for a namespace (Consul Enterprise).
+    #[must_use]
+    pub fn with_namespace(&self, name: impl Into<String>) -> Self {
+        self.scoped(|scope| scope.namespace = Some(name.into()))
+    }
+
+    /// The same client for an admin partition (Consul Enterprise).
+    #[must_use]
+    pub fn with_partition(&self, name: impl Into<String>) -> Self {
+        self.scoped(|scope| scope.partition = Some(name.into()))
+    }
+
+    fn scoped(&self, change: impl FnOnce(&mut Scope)) -> Self {
+        let mut scope = Scope::clone(&self.scope);
+        change(&mut scope);
+        Self { transport: Arc::clone(&self.transport), scope: Arc::new(scope) }
+    }
+
+    pub(crate) fn new(transport: Transport, scope: Scope) -> Self {
+        Self { transport: Arc::new(transport), scope: Arc::new(scope) }
     }
 
     pub(crate) async fn call(&self, request: &Request) -> Result<Raw> {
-        self.transport.call(request).await
+        if self.scope.is_empty() {
+            return self.transport.call(request).await;
+        }
+        self.transport.call(&self.scope.apply(request.clone())).await
+    }
+
+    pub(crate) async fn stream(
+        &self,
+        request: Request,
+        body: Option<reqwest::Body>,
+        limit: Duration,
+    ) -> Result<(reqwest::Response, OwnedSemaphorePermit)> {
+        self.transport.stream(&self.scope.apply(request), body, limit).await
+    }
+
+    /// The freshness that this handle asks for.
+    pub(crate) fn consistency(&self) -> Option<Consistency> {
+        self.scope.consistency
+    }
+
+    /// The limit of a call with all its repetitions.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.transport.deadline
     }
 
     /// Which address the next call goes to first.
@@ -143,7 +261,10 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<_> = self.transport.addresses.iter().map(Address::as_str).collect();
-        f.debug_struct("Client").field("addresses", &addresses).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("addresses", &addresses)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }
 

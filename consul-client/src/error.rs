@@ -46,8 +46,8 @@ pub enum Error {
     /// The token lacks a right, or is unknown.
     #[error("{0}; check the token and its policies")]
     Denied(Answer),
-    /// The request's body exceeds the server's limit (512 KiB by default).
-    #[error("{0}; the server's limit is 512 KiB unless it was raised")]
+    /// The request exceeds a limit of the server: 512 KiB, or 64 operations in a transaction, by default.
+    #[error("{0}; unless raised, the server's limits are 512 KiB and 64 operations in a transaction")]
     TooLarge(Answer),
     /// The cluster has no leader at this moment; the request was not carried out.
     #[error("{0}; an election is under way or the quorum is lost")]
@@ -174,6 +174,16 @@ impl Error {
         Error::Invalid { what, value: value.chars().take(128).collect(), reason: reason.into() }
     }
 
+    /// The same refusal once more. Only what is refused before sending is kept and told again, so sources need no copy.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Error::Invalid { what, value, reason } => {
+                Error::Invalid { what, value: value.clone(), reason: reason.clone() }
+            }
+            other => Error::Invalid { what: "request", value: String::new(), reason: other.to_string() },
+        }
+    }
+
     pub(crate) fn setting(name: &str, value: &str, reason: impl Into<String>) -> Self {
         Error::Setting { name: name.to_owned(), value: value.to_owned(), reason: reason.into() }
     }
@@ -234,7 +244,7 @@ impl fmt::Display for Answer {
 }
 
 /// Consul quotes the session or token that it does not know, and both are UUIDs: whoever reads one in a log can use it.
-fn without_ids(text: &str) -> String {
+pub(crate) fn without_ids(text: &str) -> String {
     let is_id = |piece: &str| {
         piece.len() == 36
             && piece.bytes().enumerate().all(|(i, byte)| match i {

@@ -37,11 +37,31 @@ pub(crate) fn prefix(what: &'static str, name: &str) -> Result<String> {
     Ok(encode(name, b"/"))
 }
 
+/// Whether a key can stand in a path as it is. Others exist: a transaction carries them in its body.
+pub(crate) fn fits_a_path(key: &str) -> bool {
+    path("key", key).is_ok()
+}
+
+/// What a key may be at all.
+pub(crate) fn check_key(what: &'static str, key: &str) -> Result<()> {
+    match key.len() {
+        0 => Err(Error::invalid(what, key, "must not be empty")),
+        1..=MAX_NAME => Ok(()),
+        length => Err(Error::invalid(what, key, format!("{length} bytes, the limit is {MAX_NAME}"))),
+    }
+}
+
 /// Percent-encodes every byte that is neither unreserved (RFC 3986, 2.3) nor in `keep`.
 pub(crate) fn encode(text: &str, keep: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    encode_into(&mut out, text, keep);
+    out
+}
+
+/// As [`encode`], at the end of `out`.
+pub(crate) fn encode_into(out: &mut String, text: &str, keep: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let hex = |digit: u8| HEX.get(usize::from(digit)).copied().map_or('0', char::from);
-    let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || keep.contains(&byte) {
             out.push(char::from(byte));
@@ -51,7 +71,6 @@ pub(crate) fn encode(text: &str, keep: &[u8]) -> String {
             out.push(hex(byte & 15));
         }
     }
-    out
 }
 
 /// Far beyond any sensible key and far below what Go's server accepts in a request line.

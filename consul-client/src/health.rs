@@ -3,8 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    AgentService, Client, Consistency, HealthCheck, Node, Response, Result, Watch, escape, request::Request,
-    types::null_is_default, watch::Source,
+    AgentService, Client, HealthCheck, Node, Query, Status, escape, request::Request, types::null_is_default,
 };
 
 /// See [`Client::health`].
@@ -18,85 +17,60 @@ impl Health {
         Self { client }
     }
 
-    /// A query for the instances of a service.
-    pub fn service(&self, name: impl Into<String>) -> ServiceQuery {
-        ServiceQuery {
-            client: self.client.clone(),
-            name: name.into(),
-            passing: false,
-            tags: Vec::new(),
-            filter: None,
-            consistency: None,
-        }
+    /// The instances of a service.
+    pub fn service(&self, name: impl AsRef<str>) -> Query<ServiceEntry> {
+        let path = escape::path("service", name.as_ref()).map(|name| format!("/v1/health/service/{name}"));
+        Query::new(self.client.clone(), path.map(Request::get))
+    }
+
+    /// The instances of a service that speak Connect: its proxies, and those that speak it themselves.
+    pub fn connect(&self, name: impl AsRef<str>) -> Query<ServiceEntry> {
+        let path = escape::path("service", name.as_ref()).map(|name| format!("/v1/health/connect/{name}"));
+        Query::new(self.client.clone(), path.map(Request::get))
+    }
+
+    /// The checks of a service, of all its instances.
+    pub fn checks(&self, service: impl AsRef<str>) -> Query<HealthCheck> {
+        let path = escape::path("service", service.as_ref()).map(|name| format!("/v1/health/checks/{name}"));
+        Query::new(self.client.clone(), path.map(Request::get))
+    }
+
+    /// The checks of a node and of the services on it.
+    pub fn node(&self, name: impl AsRef<str>) -> Query<HealthCheck> {
+        let path = escape::path("node", name.as_ref()).map(|name| format!("/v1/health/node/{name}"));
+        Query::new(self.client.clone(), path.map(Request::get))
+    }
+
+    /// The checks with this result, of the whole data centre.
+    pub fn state(&self, status: Status) -> Query<HealthCheck> {
+        let path = match status {
+            Status::Passing => Ok("/v1/health/state/passing"),
+            Status::Warning => Ok("/v1/health/state/warning"),
+            Status::Critical => Ok("/v1/health/state/critical"),
+            other => Err(crate::Error::invalid(
+                "status",
+                &format!("{other:?}"),
+                "must be passing, warning or critical; maintenance shows as critical",
+            )),
+        };
+        Query::new(self.client.clone(), path.map(Request::get))
+    }
+
+    /// All checks of the data centre.
+    pub fn all(&self) -> Query<HealthCheck> {
+        Query::new(self.client.clone(), Ok(Request::get("/v1/health/state/any")))
     }
 }
 
-/// A query for the instances of a service: [`list`](Self::list) once or [`watch`](Self::watch) for ever.
-#[derive(Debug, Clone)]
-#[must_use = "a query does nothing until `list` or `watch`"]
-pub struct ServiceQuery {
-    client: Client,
-    name: String,
-    passing: bool,
-    tags: Vec<String>,
-    filter: Option<String>,
-    consistency: Option<Consistency>,
-}
-
-impl ServiceQuery {
+impl Query<ServiceEntry> {
     /// Only instances all of whose checks pass.
-    pub fn passing(mut self) -> Self {
-        self.passing = true;
-        self
+    pub fn passing(self) -> Self {
+        self.with(|request| request.flag("passing"))
     }
 
     /// Only instances with this tag; several tags must all be there.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
-        self
-    }
-
-    /// Only instances that match an expression of Consul's filter language.
-    pub fn filter(mut self, expression: impl Into<String>) -> Self {
-        self.filter = Some(expression.into());
-        self
-    }
-
-    /// How fresh. Unless set, a list asks the leader, and a watch any server (it goes on through an election).
-    pub fn consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = Some(consistency);
-        self
-    }
-
-    /// The instances now.
-    ///
-    /// # Errors
-    /// As any read. An empty list is what Consul answers for an unknown service, and also for one that the token may not see.
-    pub async fn list(&self) -> Result<Response<Vec<ServiceEntry>>> {
-        let request = self.request()?.consistency(self.consistency.unwrap_or_default());
-        self.client.read(request).await
-    }
-
-    /// The instances now and after each change, for ever. See [`Watch`].
-    pub fn watch(self) -> Watch<ServiceEntry> {
-        let consistency = self.consistency.unwrap_or(Consistency::Stale);
-        let source = Source { base: self.request(), consistency, decode: |request, raw| request.decode(raw) };
-        Watch::new(self.client, source)
-    }
-
-    fn request(&self) -> Result<Request> {
-        let mut request =
-            Request::get(format!("/v1/health/service/{}", escape::path("service", &self.name)?));
-        if self.passing {
-            request = request.flag("passing");
-        }
-        for tag in &self.tags {
-            request = request.param("tag", tag);
-        }
-        Ok(match &self.filter {
-            Some(filter) => request.param("filter", filter),
-            None => request,
-        })
+    pub fn tag(self, tag: impl std::fmt::Display) -> Self {
+        self.with(|request| request.param("tag", tag))
     }
 }
 
@@ -124,15 +98,17 @@ impl ServiceEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Meta, Status, request::Raw};
+    use crate::request::Raw;
 
     #[test]
     fn the_query_is_built_from_what_was_asked() {
         let client = Client::builder().build().unwrap();
-        let query = client.health().service("we b").passing().tag("a").tag("b").filter("x == y");
-        let target = query.request().unwrap().target();
-        assert_eq!(target, "/v1/health/service/we%20b?passing&tag=a&tag=b&filter=x%20%3D%3D%20y");
-        assert!(client.health().service("../x").request().is_err());
+        let query =
+            client.health().service("we b").passing().tag("a").tag("b").filter("x == y").near("_agent");
+        let target = query.target().unwrap();
+        assert_eq!(target, "/v1/health/service/we%20b?passing&tag=a&tag=b&filter=x%20%3D%3D%20y&near=_agent");
+        assert!(client.health().service("../x").target().is_err());
+        assert!(client.health().state(Status::Maintenance).target().is_err());
     }
 
     #[test]
@@ -140,8 +116,7 @@ mod tests {
         let body = r#"[{"Node":{"ID":"x","Node":"n1","Address":"127.0.0.1","Meta":null,"New":1},
             "Service":{"ID":"web-1","Service":"web","Tags":null,"Meta":null,"Port":0,"Address":"","Weights":{"Passing":1}},
             "Checks":[{"Node":"n1","CheckID":"c","Name":"","Status":"baffled","Output":"","ServiceID":"web-1"}]}]"#;
-        let raw = Raw { status: 200, meta: Meta::default(), body: body.into() };
-        let list: Vec<ServiceEntry> = Request::get("/").decode(&raw).unwrap().value;
+        let list: Vec<ServiceEntry> = Request::get("/").decode(&Raw::of(200, body)).unwrap().value;
         assert_eq!(list[0].address(), "127.0.0.1");
         assert_eq!(list[0].checks[0].status, Status::Unknown);
     }

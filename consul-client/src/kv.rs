@@ -1,19 +1,22 @@
 //! Keys and values.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    Client, Consistency, Error, Response, Result, Watch, escape,
+    Answer, Client, Consistency, Error, Query, Response, Result, TxnOutcome, TxnResult, Watch, escape,
     request::{Raw, Request},
-    watch::Source,
+    txn,
 };
 
 /// See [`Client::kv`].
 ///
-/// A key is any text without control characters that does not start with `/` and holds no `//` and no part `.` or `..`; others are
-/// refused with [`Error::Invalid`], because Consul would redirect them to another key. A value is up to 512 KiB of bytes.
+/// A key is any text of 1 to 8192 bytes. One that cannot stand in a path, because it starts with `/` or holds `//`, a part `.` or
+/// `..`, or a control character, goes by a transaction, where any key works: Consul would redirect the plain call to another key.
+/// A value is up to 512 KiB of bytes.
 #[derive(Debug, Clone)]
 pub struct Kv {
     client: Client,
@@ -24,12 +27,17 @@ impl Kv {
         Self { client }
     }
 
-    /// One key, from the leader.
+    /// One key, from the leader unless the client says otherwise.
     ///
     /// # Errors
     /// As any read; an absent key is `None`, not an error.
     pub async fn get(&self, key: &str) -> Result<Response<Option<KvPair>>> {
-        self.get_with(key, Consistency::Leader).await
+        if !escape::fits_a_path(key) {
+            return self.get_by_txn(key).await;
+        }
+        let request = get_request(key)?;
+        let pairs = decode_pairs(&request, &self.client.call(&request).await?)?;
+        Ok(pairs.map(|mut pairs| pairs.pop()))
     }
 
     /// One key, as fresh as asked for. `Stale` can miss an acknowledged write for seconds during an election.
@@ -37,9 +45,7 @@ impl Kv {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn get_with(&self, key: &str, consistency: Consistency) -> Result<Response<Option<KvPair>>> {
-        let request = get_request(key)?.consistency(consistency);
-        let pairs = decode_pairs(&request, &self.client.call(&request).await?)?;
-        Ok(pairs.map(|mut pairs| pairs.pop()))
+        self.client.with_consistency(consistency).kv().get(key).await
     }
 
     /// Writes, whatever is there. Writing what is there already changes no index and wakes no watch.
@@ -47,17 +53,121 @@ impl Kv {
     /// # Errors
     /// As any write.
     pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<()> {
-        let request = Request::put(path(key)?).repeatable().bytes(value.into());
-        self.said_true(request).await
+        self.put_with_flags(key, value, 0).await
+    }
+
+    /// As [`put`](Self::put), with flags.
+    ///
+    /// # Errors
+    /// As any write.
+    pub async fn put_with_flags(&self, key: &str, value: impl Into<Bytes>, flags: u64) -> Result<()> {
+        let value = value.into();
+        if !escape::fits_a_path(key) {
+            let outcome = self.client.txn().set_with_flags(key, &value, flags).commit().await?;
+            return self.expect_done(&outcome);
+        }
+        self.said_true(flagged(Request::put(path(key)?), flags).repeatable().bytes(value)).await
     }
 
     /// Writes if the key's `modify_index` is `index`; 0 means only if it is absent. False when it is not.
     ///
+    /// A lost answer is resolved by trying again, which is safe because only the first success finds that index, and when that
+    /// finds the key changed, by reading: if it holds this value it counts as written here. So where two writers could write
+    /// equal values and it matters whose it was, put the writer's name into the value.
+    ///
     /// # Errors
-    /// As any write. After [`Error::Ambiguous`] read the key to learn the outcome; this call does not repeat itself then.
+    /// As any write. [`Error::Ambiguous`] when the key was changed to something else meanwhile, or nothing could be read.
     pub async fn cas(&self, key: &str, value: impl Into<Bytes>, index: u64) -> Result<bool> {
-        let request = Request::put(path(key)?).param("cas", index).bytes(value.into());
+        self.cas_with_flags(key, value, index, 0).await
+    }
+
+    /// As [`cas`](Self::cas), with flags.
+    ///
+    /// # Errors
+    /// As [`cas`](Self::cas).
+    pub async fn cas_with_flags(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+        index: u64,
+        flags: u64,
+    ) -> Result<bool> {
+        let value = value.into();
+        let ends = tokio::time::Instant::now() + self.client.deadline();
+        let mut lost: Option<Error> = None;
+        loop {
+            let left = ends.saturating_duration_since(tokio::time::Instant::now());
+            let error = match (self.cas_once(key, &value, index, flags, left).await, lost.take()) {
+                (Ok(true), _) => return Ok(true),
+                (Ok(false), None) => return Ok(false),
+                (Ok(false), Some(lost)) => {
+                    let pair = self.get_with(key, Consistency::Consistent).await.map(|pair| pair.value);
+                    let ours = |pair: &KvPair| pair.value == value && pair.flags == flags;
+                    return if pair.is_ok_and(|pair| pair.is_some_and(|pair| ours(&pair))) {
+                        Ok(true)
+                    } else {
+                        Err(lost)
+                    };
+                }
+                // What a later attempt says does not settle the first.
+                (Err(later), earlier) => earlier.unwrap_or(later),
+            };
+            if !matches!(error, Error::Ambiguous { .. }) || left <= CAS_PAUSE {
+                return Err(error);
+            }
+            tracing::debug!(%error, "consul compare-and-set: the answer was lost, trying again");
+            lost = Some(error);
+            tokio::time::sleep(CAS_PAUSE).await;
+        }
+    }
+
+    async fn cas_once(
+        &self,
+        key: &str,
+        value: &Bytes,
+        index: u64,
+        flags: u64,
+        left: Duration,
+    ) -> Result<bool> {
+        if !escape::fits_a_path(key) {
+            let operation = txn::Kv::new("cas", key).value(value).index(index).flags(flags);
+            return Ok(self.client.txn().kv(operation).within(left).commit().await?.is_done());
+        }
+        let request =
+            flagged(Request::put(path(key)?), flags).param("cas", index).bytes(value.clone()).within(left);
         Ok(self.client.read(request).await?.value)
+    }
+
+    /// Locks the key for a session and writes. True also when the session holds it already; false when another does, or the key is
+    /// barred by its lock delay. For a lock that is renewed and fenced use [`Client::lock`].
+    ///
+    /// # Errors
+    /// As any write; [`Error::Rejected`] for an unknown session.
+    pub async fn acquire(&self, key: &str, value: impl Into<Bytes>, session: &str) -> Result<bool> {
+        // May be repeated: a session may lock what it holds.
+        let request = Request::put(path(key)?).param("acquire", session).repeatable().bytes(value.into());
+        Ok(self.client.read(request).await?.value)
+    }
+
+    /// Unlocks the key and writes. False when the session did not hold it. Flags become 0.
+    ///
+    /// # Errors
+    /// As any write. After a lost answer the key is read: it counts as released here if the session does not hold it any more.
+    pub async fn release(&self, key: &str, value: impl Into<Bytes>, session: &str) -> Result<bool> {
+        let request = Request::put(path(key)?).param("release", session).bytes(value.into());
+        match self.client.read(request).await {
+            Ok(released) => Ok(released.value),
+            Err(error @ Error::Ambiguous { .. }) => {
+                let pair = self.get_with(key, Consistency::Consistent).await.map(|pair| pair.value);
+                match pair {
+                    Ok(pair) if pair.as_ref().and_then(|pair| pair.session.as_deref()) != Some(session) => {
+                        Ok(true)
+                    }
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes this key and no other. An absent key is no error.
@@ -65,14 +175,21 @@ impl Kv {
     /// # Errors
     /// As any write.
     pub async fn delete(&self, key: &str) -> Result<()> {
+        if !escape::fits_a_path(key) {
+            let outcome = self.client.txn().delete(key).commit().await?;
+            return self.expect_done(&outcome);
+        }
         self.said_true(Request::delete(path(key)?).repeatable()).await
     }
 
     /// Deletes if the key's `modify_index` is `index`. False when it is not; true when the key is absent.
     ///
     /// # Errors
-    /// As [`cas`](Self::cas).
+    /// As any write; [`Error::Ambiguous`] when the answer was lost.
     pub async fn delete_cas(&self, key: &str, index: u64) -> Result<bool> {
+        if !escape::fits_a_path(key) {
+            return Ok(self.client.txn().delete_cas(key, index).commit().await?.is_done());
+        }
         Ok(self.client.read(Request::delete(path(key)?).param("cas", index)).await?.value)
     }
 
@@ -81,6 +198,9 @@ impl Kv {
     /// # Errors
     /// As any read; none is an empty list.
     pub async fn list(&self, prefix: &str) -> Result<Response<Vec<KvPair>>> {
+        if !prefix.is_empty() && !escape::fits_a_path(prefix) {
+            return self.list_by_txn(prefix).await;
+        }
         let request = prefix_request(prefix)?;
         decode_pairs(&request, &self.client.call(&request).await?)
     }
@@ -90,8 +210,28 @@ impl Kv {
     /// # Errors
     /// As any read; none is an empty list.
     pub async fn keys(&self, prefix: &str) -> Result<Response<Vec<String>>> {
+        self.keys_request(prefix, None).await
+    }
+
+    /// As [`keys`](Self::keys), but each only up to the first `separator` after the prefix, once: with `/` the entries of a folder.
+    ///
+    /// # Errors
+    /// As [`keys`](Self::keys); [`Error::Invalid`] for a prefix that cannot stand in a path.
+    pub async fn keys_up_to(&self, prefix: &str, separator: &str) -> Result<Response<Vec<String>>> {
+        if separator.is_empty() {
+            return Err(Error::invalid("separator", separator, "must not be empty"));
+        }
+        escape::prefix("prefix", prefix)?;
+        self.keys_request(prefix, Some(separator)).await
+    }
+
+    async fn keys_request(&self, prefix: &str, separator: Option<&str>) -> Result<Response<Vec<String>>> {
+        if !prefix.is_empty() && !escape::fits_a_path(prefix) {
+            let pairs = self.list_by_txn(prefix).await?;
+            return Ok(pairs.map(|pairs| pairs.into_iter().map(|pair| pair.key).collect()));
+        }
         let path = format!("/v1/kv/{}", escape::prefix("prefix", prefix)?);
-        let request = Request::get(path).flag("keys").absent_ok();
+        let request = Request::get(path).flag("keys").maybe("separator", separator).absent_ok();
         let keys = request.decode_optional::<Vec<String>>(&self.client.call(&request).await?)?;
         Ok(keys.map(Option::unwrap_or_default))
     }
@@ -104,24 +244,58 @@ impl Kv {
         if prefix.is_empty() {
             return Err(Error::invalid("prefix", "", "would delete every key; name them"));
         }
+        if !escape::fits_a_path(prefix) {
+            let outcome = self.client.txn().delete_tree(prefix).commit().await?;
+            return self.expect_done(&outcome);
+        }
         let path = format!("/v1/kv/{}", escape::prefix("prefix", prefix)?);
         self.said_true(Request::delete(path).flag("recurse").repeatable()).await
     }
 
     /// One key now and after each change, for ever: one item while it exists, none while it does not. See [`Watch`].
+    ///
+    /// A key that cannot stand in a path cannot be watched: the watch says [`Failing`](crate::WatchState::Failing) from the start.
     pub fn watch(&self, key: &str) -> Watch<KvPair> {
-        self.watch_request(get_request(key))
+        self.query(get_request(key)).watch()
     }
 
-    /// The pairs of a prefix now and after each change, for ever. See [`Watch`].
+    /// The pairs of a prefix now and after each change, for ever. See [`Watch`], and [`watch`](Self::watch) for the limits.
     pub fn watch_prefix(&self, prefix: &str) -> Watch<KvPair> {
-        self.watch_request(prefix_request(prefix))
+        self.query(prefix_request(prefix)).watch()
     }
 
-    fn watch_request(&self, base: Result<Request>) -> Watch<KvPair> {
+    fn query(&self, request: Result<Request>) -> Query<KvPair> {
         // A watcher of keys is often their writer too, and must not be shown a past that lacks its own writes.
-        let source = Source { base, consistency: Consistency::Leader, decode: decode_pairs };
-        Watch::new(self.client.clone(), source)
+        Query::decoded_by(self.client.clone(), request, decode_pairs).watched_from(Consistency::Leader)
+    }
+
+    async fn get_by_txn(&self, key: &str) -> Result<Response<Option<KvPair>>> {
+        // Through the tree: reading an absent key would refuse the transaction.
+        let pairs = self.list_by_txn(key).await?;
+        Ok(pairs.map(|pairs| pairs.into_iter().find(|pair| pair.key == key)))
+    }
+
+    async fn list_by_txn(&self, prefix: &str) -> Result<Response<Vec<KvPair>>> {
+        escape::check_key("key", prefix)?;
+        match self.client.txn().get_tree(prefix).commit().await? {
+            TxnOutcome::Done(done) => Ok(done.map(|results| {
+                let pairs = results.into_iter().filter_map(|result| match result {
+                    TxnResult::Kv(pair) => Some(pair),
+                    _ => None,
+                });
+                pairs.collect()
+            })),
+            refused @ TxnOutcome::Refused(_) => Err(self.unexpected(&refused)),
+        }
+    }
+
+    fn expect_done(&self, outcome: &TxnOutcome) -> Result<()> {
+        if outcome.is_done() { Ok(()) } else { Err(self.unexpected(outcome)) }
+    }
+
+    fn unexpected(&self, outcome: &TxnOutcome) -> Error {
+        let why = outcome.refusals().and_then(<[_]>::first).map_or("refused", |refusal| refusal.why.as_str());
+        Error::Rejected(Answer::new("PUT /v1/txn".to_owned(), 409, why, true))
     }
 
     async fn said_true(&self, request: Request) -> Result<()> {
@@ -174,6 +348,10 @@ pub(crate) fn path(key: &str) -> Result<String> {
     Ok(format!("/v1/kv/{}", escape::path("key", key)?))
 }
 
+fn flagged(request: Request, flags: u64) -> Request {
+    request.maybe("flags", (flags != 0).then_some(flags))
+}
+
 pub(crate) fn get_request(key: &str) -> Result<Request> {
     Ok(Request::get(path(key)?).absent_ok())
 }
@@ -186,7 +364,7 @@ pub(crate) fn decode_pairs(request: &Request, raw: &Raw) -> Result<Response<Vec<
     Ok(request.decode_optional::<Vec<KvPair>>(raw)?.map(Option::unwrap_or_default))
 }
 
-fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+pub(crate) fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(Bytes::new());
     };
@@ -195,13 +373,15 @@ fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::
     bytes.map(Bytes::from).map_err(|_| serde::de::Error::custom("value is not base64"))
 }
 
+/// Between attempts of a compare-and-set whose answer was lost.
+const CAS_PAUSE: Duration = Duration::from_millis(100);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Meta;
 
     fn decode(status: u16, body: &'static str) -> Result<Vec<KvPair>> {
-        let raw = Raw { status, meta: Meta::default(), body: Bytes::from_static(body.as_bytes()) };
+        let raw = Raw::of(status, body);
         decode_pairs(&get_request("a")?, &raw).map(Response::into_inner)
     }
 

@@ -29,7 +29,9 @@
 //!
 //! | Feature | Adds |
 //! |---|---|
-//! | (none yet) | |
+//! | `tls` | `https://` addresses and client certificates: rustls with aws-lc-rs; sets no process-wide default |
+//! | `dns` | `dns`: names in Consul's DNS, over UDP and TCP |
+//! | `testing` | `testing`: an in-process Consul for tests |
 //!
 //! A call is built by a pure function, sent by one file (`transport`), decoded by a pure function. Waits have deadlines, repetitions
 //! have jitter and end with the call's deadline, connections are capped below the server's limit per address. Events go to
@@ -39,6 +41,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod acl;
 mod address;
 mod agent;
 mod backoff;
@@ -46,33 +49,67 @@ mod builder;
 mod catalog;
 mod classify;
 mod client;
+mod config_entries;
+mod connect;
+mod coordinates;
+mod environment;
 mod error;
 mod escape;
+mod events;
 mod health;
 mod kv;
 mod lock;
 mod operator;
-mod registration;
+mod prepared;
+mod query;
 mod request;
 mod response;
+mod scope;
 mod sessions;
+mod snapshot;
 mod status;
+#[cfg(feature = "tls")]
+mod tls;
+mod token;
 mod transport;
+mod txn;
 mod types;
 mod watch;
 
-pub use agent::{Agent, AgentInfo, Member, MemberStatus};
+pub use acl::{Acl, AuthMethod, BindingRule, Link, NewToken, Policy, Replication, Role, Token};
+pub use agent::{
+    Agent, AgentInfo, AgentToken, Check, Gauge, LocalHealth, Member, MemberStatus, Metrics, Registration,
+    RegistrationState, Sample, ServiceRegistration,
+};
 pub use builder::ClientBuilder;
-pub use catalog::{Catalog, CatalogService};
+pub use catalog::{
+    Catalog, CatalogRegistration, CatalogService, Deregister, ExternalService, GatewayService, NodeServices,
+    ServiceName, ServiceTags,
+};
 pub use client::{Client, RawResponse};
+pub use config_entries::{ConfigEntries, ConfigEntry};
+pub use connect::{
+    Action, Authorized, CaRoot, CaRoots, ChainTarget, Connect, DiscoveryChain, Intention, Leaf, Side,
+};
+pub use coordinates::{Coordinate, Coordinates, DatacenterCoordinates, NodeCoordinate};
 pub use error::{Answer, Error, Result};
-pub use health::{Health, ServiceEntry, ServiceQuery};
+pub use events::{Event, Events, Fire};
+pub use health::{Health, ServiceEntry};
 pub use kv::{Kv, KvPair};
 pub use lock::{Fence, Lock, LockBuilder, Lost};
-pub use operator::{Operator, RaftPeer};
-pub use registration::{Check, ServiceRegistration};
+pub use operator::{AutopilotConfig, AutopilotHealth, Keyring, Operator, RaftPeer, ServerHealth};
+pub use prepared::{
+    Execute, Executed, PreparedQueries, PreparedQuery, QueryDns, QueryFailover, QueryService, QueryTemplate,
+};
+pub use query::Query;
 pub use response::{Consistency, Meta, Response};
 pub use sessions::{Behavior, Session, SessionOptions, Sessions};
+pub use snapshot::{SnapshotStream, Snapshots};
 pub use status::StatusApi;
-pub use types::{AgentService, HealthCheck, Node, Status};
-pub use watch::{Snapshot, Watch, WatchState};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
+pub use txn::{Indexed, Txn, TxnOutcome, TxnRefusal, TxnResult};
+pub use types::{AgentService, HealthCheck, Node, Status, Weights};
+pub use watch::{
+    Change, Changes, EventWatch, Identity, SharedWatch, Snapshot, Subscriber, Watch, WatchState,
+};

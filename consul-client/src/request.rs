@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Consistency, Error, Meta, Response, Result, escape};
@@ -19,12 +19,16 @@ pub(crate) struct Request {
     /// A name alone is a presence flag: Consul takes even `?recurse=false` for true.
     query: Vec<(String, Option<String>)>,
     pub(crate) body: Option<Bytes>,
+    /// How fresh, when it says so itself.
+    pub(crate) consistency: Option<Consistency>,
+    /// Another token than the client's; marked sensitive.
+    pub(crate) token: Option<HeaderValue>,
     /// Whether a second sending does no harm.
     pub(crate) repeatable: bool,
     /// A 404 with an index is data ("no such key").
     pub(crate) absent_ok: bool,
-    /// A 409 is data ("transaction refused").
-    pub(crate) conflict_ok: bool,
+    /// Other statuses that are data: 409 for a refused transaction, 429 and 503 for what ails.
+    pub(crate) also_ok: &'static [u16],
     /// Whether the server may hold it, so that it belongs to the pool of such calls.
     pub(crate) blocking: bool,
     /// One attempt within this limit: the caller repeats by rules of its own.
@@ -53,9 +57,11 @@ impl Request {
             shown: None,
             query: Vec::new(),
             body: None,
+            consistency: None,
+            token: None,
             repeatable: false,
             absent_ok: false,
-            conflict_ok: false,
+            also_ok: &[],
             blocking: false,
             once: None,
             deadline: None,
@@ -72,8 +78,8 @@ impl Request {
         self
     }
 
-    pub(crate) fn conflict_ok(mut self) -> Self {
-        self.conflict_ok = true;
+    pub(crate) fn also_ok(mut self, statuses: &'static [u16]) -> Self {
+        self.also_ok = statuses;
         self
     }
 
@@ -102,11 +108,29 @@ impl Request {
         self
     }
 
-    pub(crate) fn consistency(self, consistency: Consistency) -> Self {
-        match consistency.flag() {
-            Some(flag) => self.flag(flag),
+    /// A parameter that is only sent when there is a value.
+    pub(crate) fn maybe(self, name: &str, value: Option<impl fmt::Display>) -> Self {
+        match value {
+            Some(value) => self.param(name, value),
             None => self,
         }
+    }
+
+    pub(crate) fn has_param(&self, name: &str) -> bool {
+        self.query.iter().any(|(other, _)| other == name)
+    }
+
+    pub(crate) fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = Some(consistency);
+        self
+    }
+
+    /// Makes it a blocking query by content: answer when it no longer has this hash, or after `wait`.
+    pub(crate) fn blocking_hash(mut self, hash: &str, wait: Duration) -> Self {
+        let wait = wait.clamp(Duration::from_millis(1), MAX_WAIT);
+        self.once = Some(wait + wait / 16 + BLOCKING_GRACE);
+        self.blocking = true;
+        self.param("hash", hash).param("wait", millis(wait))
     }
 
     /// Makes it a blocking query: answer when the index passes `index`, or after `wait`.
@@ -124,7 +148,7 @@ impl Request {
         self
     }
 
-    pub(crate) fn json<T: Serialize>(self, body: &T) -> Result<Self> {
+    pub(crate) fn json<T: Serialize + ?Sized>(self, body: &T) -> Result<Self> {
         match serde_json::to_vec(body) {
             Ok(bytes) => Ok(self.bytes(bytes.into())),
             Err(error) => Err(Error::invalid("body", "", format!("cannot be written as JSON: {error}"))),
@@ -143,12 +167,14 @@ impl Request {
     /// Path and query, escaped.
     pub(crate) fn target(&self) -> String {
         let mut target = self.path.clone();
-        for (i, (name, value)) in self.query.iter().enumerate() {
+        let flag = self.consistency.and_then(Consistency::flag);
+        let own = self.query.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        for (i, (name, value)) in own.chain(flag.map(|flag| (flag, None))).enumerate() {
             target.push(if i == 0 { '?' } else { '&' });
-            target.push_str(&escape::encode(name, b""));
+            escape::encode_into(&mut target, name, b"");
             if let Some(value) = value {
                 target.push('=');
-                target.push_str(&escape::encode(value, b"/"));
+                escape::encode_into(&mut target, value, b"/");
             }
         }
         target
@@ -199,6 +225,15 @@ pub(crate) struct Raw {
     pub(crate) status: u16,
     pub(crate) meta: Meta,
     pub(crate) body: Bytes,
+    /// `X-Consul-ContentHash`, where answers are told apart by content.
+    pub(crate) hash: Option<String>,
+}
+
+impl Raw {
+    #[cfg(test)]
+    pub(crate) fn of(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, meta: Meta::default(), body: body.into(), hash: None }
+    }
 }
 
 /// A duration as Consul reads it, in milliseconds; never rounded to zero.
@@ -216,7 +251,7 @@ mod tests {
     use super::*;
 
     fn raw(status: u16, body: &'static str) -> Raw {
-        Raw { status, meta: Meta::default(), body: Bytes::from_static(body.as_bytes()) }
+        Raw::of(status, body)
     }
 
     #[test]

@@ -15,6 +15,14 @@ pub enum Consistency {
     Consistent,
     /// Any server answers, even without a leader. Can miss acknowledged writes for seconds during an election.
     Stale,
+    /// The agent answers from its own cache where the endpoint has one (health and catalog of a service, and a few more), and keeps
+    /// the cache fresh in the background for a while. The others answer as for [`Leader`](Self::Leader).
+    Cached {
+        /// Fetch anew what is older; as old as it may be when `None`.
+        max_age: Option<Duration>,
+        /// When fetching fails, take what is not older than this.
+        stale_if_error: Option<Duration>,
+    },
 }
 
 impl Consistency {
@@ -23,7 +31,19 @@ impl Consistency {
             Consistency::Leader => None,
             Consistency::Consistent => Some("consistent"),
             Consistency::Stale => Some("stale"),
+            Consistency::Cached { .. } => Some("cached"),
         }
+    }
+
+    /// The `Cache-Control` header, in whole seconds as HTTP has it.
+    pub(crate) fn cache_control(self) -> Option<String> {
+        let Consistency::Cached { max_age, stale_if_error } = self else {
+            return None;
+        };
+        let directive =
+            |name: &str, age: Option<Duration>| age.map(|age| format!("{name}={}", age.as_secs()));
+        let parts = [directive("max-age", max_age), directive("stale-if-error", stale_if_error)];
+        Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
     }
 }
 
@@ -65,6 +85,10 @@ pub struct Meta {
     pub known_leader: Option<bool>,
     /// Whether the server left something out that the token may not see. Servers before 1.12 do not tell.
     pub filtered_by_acls: Option<bool>,
+    /// Whether the agent's cache answered (`X-Cache`).
+    pub cache_hit: Option<bool>,
+    /// How old the cached answer was (`Age`, whole seconds).
+    pub age: Option<Duration>,
 }
 
 impl Meta {
@@ -77,6 +101,8 @@ impl Meta {
                 .map(Duration::from_millis),
             known_leader: text("x-consul-knownleader").and_then(|value| value.parse().ok()),
             filtered_by_acls: text("x-consul-results-filtered-by-acls").and_then(|value| value.parse().ok()),
+            cache_hit: text("x-cache").map(|value| value == "HIT"),
+            age: text("age").and_then(|value| value.parse().ok()).map(Duration::from_secs),
         }
     }
 }
@@ -92,8 +118,22 @@ mod tests {
         headers.insert("x-consul-index", "15560390041262641985".parse().unwrap());
         headers.insert("x-consul-lastcontact", "many".parse().unwrap());
         headers.insert("x-consul-knownleader", "true".parse().unwrap());
+        headers.insert("x-cache", "HIT".parse().unwrap());
+        headers.insert("age", "7".parse().unwrap());
         let meta = Meta::from_headers(&headers);
+        assert_eq!((meta.cache_hit, meta.age), (Some(true), Some(Duration::from_secs(7))));
         assert_eq!(meta.index, Some(15_560_390_041_262_641_985));
         assert_eq!((meta.last_contact, meta.known_leader), (None, Some(true)));
+    }
+
+    #[test]
+    fn an_age_is_sent_in_seconds() {
+        let cached =
+            |max_age, stale_if_error| Consistency::Cached { max_age, stale_if_error }.cache_control();
+        assert_eq!(cached(None, None), None);
+        assert_eq!(cached(Some(Duration::from_secs(5)), None).unwrap(), "max-age=5");
+        let both = cached(Some(Duration::from_millis(900)), Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(both, "max-age=0, stale-if-error=60");
+        assert_eq!(Consistency::Stale.cache_control(), None);
     }
 }

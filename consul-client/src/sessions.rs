@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Client, Error, Result, escape,
+    Client, Error, Query, Result,
+    environment::go_duration,
+    escape,
     request::{Request, millis},
     types::null_is_default,
 };
@@ -71,6 +73,17 @@ impl Sessions {
         let path = format!("/v1/session/info/{}", escape::path("session id", id)?);
         let request = Request::get(path).shown_as("/v1/session/info/..");
         Ok(self.client.read::<Vec<Session>>(request).await?.value.into_iter().next())
+    }
+
+    /// All sessions.
+    pub fn list(&self) -> Query<Session> {
+        Query::new(self.client.clone(), Ok(Request::get("/v1/session/list")))
+    }
+
+    /// The sessions that are tied to a node.
+    pub fn of_node(&self, name: &str) -> Query<Session> {
+        let path = escape::path("node", name).map(|name| format!("/v1/session/node/{name}"));
+        Query::new(self.client.clone(), path.map(Request::get))
     }
 }
 
@@ -144,12 +157,25 @@ pub struct Session {
     pub node: String,
     /// What happens to its keys.
     pub behavior: Behavior,
-    /// The TTL as Consul writes it, e.g. `15s`; empty without one.
+    /// The TTL as Consul writes it, e.g. `15s`; empty without one. See [`ttl_duration`](Self::ttl_duration).
     #[serde(default, rename = "TTL", deserialize_with = "null_is_default")]
     pub ttl: String,
+    /// How long its keys stay barred after it ended (nanoseconds on the wire).
+    #[serde(default, deserialize_with = "nanos")]
+    pub lock_delay: Duration,
+    /// The node checks that end it when they fail.
+    #[serde(default, alias = "Checks", deserialize_with = "null_is_default")]
+    pub node_checks: Vec<String>,
     /// The index at which it was created.
     #[serde(default)]
     pub create_index: u64,
+}
+
+impl Session {
+    /// The TTL, if it has one.
+    pub fn ttl_duration(&self) -> Option<Duration> {
+        go_duration(&self.ttl)
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -160,6 +186,12 @@ impl std::fmt::Debug for Session {
             .field("ttl", &self.ttl)
             .finish_non_exhaustive()
     }
+}
+
+fn nanos<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
+    // Go's durations are signed.
+    let nanos = Option::<i64>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(Duration::from_nanos(nanos.max(0).unsigned_abs()))
 }
 
 pub(crate) fn renew_request(id: &str) -> Result<Request> {

@@ -6,21 +6,28 @@
 
 use std::{
     error::Error as StdError,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use bytes::BytesMut;
-use http::HeaderValue;
-use tokio::{sync::Semaphore, time::Instant};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, header};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
-    Error, Meta, Result,
+    Consistency, Error, Meta, Result,
     address::Address,
     backoff::Backoff,
     classify::classify,
     error::Answer,
     request::{Raw, Request},
+    token::TokenSource,
 };
 
 /// Connections and limits; shared by all clones of a client.
@@ -30,8 +37,9 @@ pub(crate) struct Transport {
     pub(crate) current: AtomicUsize,
     pub(crate) short: Lane,
     pub(crate) blocking: Lane,
-    /// The headers that carry secrets, marked sensitive.
-    pub(crate) auth: Vec<(http::HeaderName, HeaderValue)>,
+    pub(crate) token: TokenSource,
+    /// `Authorization: Basic`, for a proxy before the agent; marked sensitive.
+    pub(crate) basic_auth: Option<HeaderValue>,
     pub(crate) request_timeout: Duration,
     pub(crate) deadline: Duration,
     pub(crate) max_answer: usize,
@@ -39,8 +47,9 @@ pub(crate) struct Transport {
 
 /// A pool of connections and the queue before it.
 pub(crate) struct Lane {
-    pub(crate) http: reqwest::Client,
-    pub(crate) slots: Semaphore,
+    /// One per address: the addresses on TCP share one, each unix socket has its own.
+    pub(crate) http: Vec<reqwest::Client>,
+    pub(crate) slots: Arc<Semaphore>,
     pub(crate) size: usize,
 }
 
@@ -76,27 +85,40 @@ impl Transport {
         }
     }
 
-    /// One attempt at one address, within `limit` from joining the queue to the last byte.
+    /// One attempt at one address, within `limit` from joining the queue to the last byte. A token that was fetched and is denied is
+    /// fetched anew and tried once more.
     async fn attempt(&self, request: &Request, limit: Duration) -> Result<Raw> {
         let lane = if request.blocking { &self.blocking } else { &self.short };
         let ends = Instant::now() + limit.min(MAX_DEADLINE);
-        let Ok(Ok(_slot)) = tokio::time::timeout_at(ends, lane.slots.acquire()).await else {
-            let text = format!("all {} connections of this client were busy for {limit:?}", lane.size);
-            return Err(Error::Throttled(Answer::new(request.endpoint(), 0, &text, request.is_write())));
-        };
-        let turn = self.turn();
-        let Some(address) = self.addresses.get(turn % self.addresses.len().max(1)) else {
-            return Err(Error::setting("address", "", "the client has none"));
-        };
+        let _slot = lane.slot(request, ends, limit).await?;
         // Time spent in the queue was not the server's; a blocking query needs its whole wait.
-        let ends = if request.blocking { Instant::now() + limit } else { ends };
+        let ends = if request.blocking { Instant::now() + limit.min(MAX_DEADLINE) } else { ends };
+        let token = match &request.token {
+            Some(token) => Some(token.clone()),
+            None => within(ends, request, limit, self.token.current()).await?,
+        };
+        let result = self.ask(lane, request, token.as_ref(), ends, limit).await;
+        if result.as_ref().is_err_and(Error::is_denied)
+            && request.token.is_none()
+            && let Some(newer) = self.token.after_denial(token.as_ref()).await
+        {
+            return self.ask(lane, request, Some(&newer), ends, limit).await;
+        }
+        result
+    }
+
+    async fn ask(
+        &self,
+        lane: &Lane,
+        request: &Request,
+        token: Option<&HeaderValue>,
+        ends: Instant,
+        limit: Duration,
+    ) -> Result<Raw> {
+        let turn = self.turn();
         // Silence is how a blocking query waits, so there it says nothing of the server.
         let asked = Asked { transport: self, turn, unanswered: AtomicBool::new(!request.blocking) };
-        let result = match tokio::time::timeout_at(ends, self.exchange(lane, address, request, &asked)).await
-        {
-            Ok(result) => result,
-            Err(_) => Err(Error::timed_out(request.is_write(), request.endpoint(), limit)),
-        };
+        let result = within(ends, request, limit, self.exchange(lane, request, token, &asked)).await;
         asked.answered();
         if result.as_ref().is_err_and(speaks_for_another_address) {
             self.leave(turn);
@@ -121,73 +143,159 @@ impl Transport {
     async fn exchange(
         &self,
         lane: &Lane,
-        address: &Address,
         request: &Request,
+        token: Option<&HeaderValue>,
         asked: &Asked<'_>,
     ) -> Result<Raw> {
-        let endpoint = || request.endpoint();
-        let url = format!("{}{}", address.as_str(), request.target());
-        let mut builder = lane.http.request(request.method.clone(), url);
-        for (name, value) in &self.auth {
-            builder = builder.header(name, value);
-        }
-        if let Some(body) = &request.body {
-            builder = builder.body(body.clone());
-        }
-        let lost = |error: reqwest::Error| {
-            // The URL holds the query, which can hold values.
-            let error = error.without_url();
-            if error.is_connect() {
-                return Error::NotSent {
-                    endpoint: endpoint(),
-                    address: address.as_str().to_owned(),
-                    source: Box::new(error),
-                };
-            }
-            let reason = format!("the connection broke: {}", innermost(&error));
-            Error::unknown_outcome(request.is_write(), endpoint(), None, reason, Some(Box::new(error)))
-        };
-        let mut response = builder.send().await.map_err(lost)?;
+        let body = request.body.clone().map(reqwest::Body::from);
+        let mut response = self.send(lane, request, token, asked.turn, body).await?;
         asked.answered();
         let status = response.status().as_u16();
         let meta = Meta::from_headers(response.headers());
+        let hash = response.headers().get(CONTENT_HASH).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let body = self.body(&mut response, request).await?;
+        // A 404 without an index is some proxy's, and must not pass for "no such key".
+        let absent = status == 404 && request.absent_ok && meta.index.is_some();
+        if (200..300).contains(&status) || absent || request.also_ok.contains(&status) {
+            return Ok(Raw { status, meta, body, hash });
+        }
+        Err(self.refusal(request, token, status, &body))
+    }
+
+    /// Sends, and waits for the head of the answer.
+    async fn send(
+        &self,
+        lane: &Lane,
+        request: &Request,
+        token: Option<&HeaderValue>,
+        turn: usize,
+        body: Option<reqwest::Body>,
+    ) -> Result<reqwest::Response> {
+        let at = turn % self.addresses.len().max(1);
+        let (Some(address), Some(http)) = (self.addresses.get(at), lane.http.get(at)) else {
+            return Err(Error::setting("address", "", "the client has none"));
+        };
+        let mut builder =
+            http.request(request.method.clone(), format!("{}{}", address.base(), request.target()));
+        if let Some(token) = token {
+            builder = builder.header(TOKEN, token);
+        }
+        if let Some(pair) = &self.basic_auth {
+            builder = builder.header(header::AUTHORIZATION, pair);
+        }
+        if let Some(control) = request.consistency.and_then(Consistency::cache_control) {
+            builder = builder.header(header::CACHE_CONTROL, control);
+        }
+        if let Some(body) = body {
+            builder = builder.body(body);
+        }
+        builder.send().await.map_err(|error| {
+            if error.is_connect() {
+                return Error::NotSent {
+                    endpoint: request.endpoint(),
+                    address: address.as_str().to_owned(),
+                    source: Box::new(error.without_url()),
+                };
+            }
+            broke(error, request)
+        })
+    }
+
+    async fn body(&self, response: &mut reqwest::Response, request: &Request) -> Result<Bytes> {
         let too_big = || Error::Decode {
-            endpoint: endpoint(),
+            endpoint: request.endpoint(),
             reason: format!("the body exceeds the limit of {} bytes", self.max_answer),
             write: request.is_write(),
         };
         if response.content_length().is_some_and(|length| length > self.max_answer as u64) {
             return Err(too_big());
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+        let broke = |error| broke(error, request);
+        // Most answers come in one piece, which needs no copy.
+        let Some(first) = response.chunk().await.map_err(broke)? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = response.chunk().await.map_err(broke)? else {
+            return if first.len() > self.max_answer { Err(too_big()) } else { Ok(first) };
+        };
+        let mut body = BytesMut::from(&first[..]);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
             if body.len() + chunk.len() > self.max_answer {
                 return Err(too_big());
             }
             body.extend_from_slice(&chunk);
+            next = response.chunk().await.map_err(broke)?;
         }
-        // A 404 without an index is some proxy's, and must not pass for "no such key".
-        let absent = status == 404 && request.absent_ok && meta.index.is_some();
-        if (200..300).contains(&status) || absent || (status == 409 && request.conflict_ok) {
-            return Ok(Raw { status, meta, body: body.freeze() });
-        }
-        let head = body.get(..body.len().min(4096)).unwrap_or_default();
-        Err(classify(
-            endpoint(),
-            request.is_write(),
-            status,
-            &self.without_secrets(&String::from_utf8_lossy(head)),
-        ))
+        Ok(body.freeze())
     }
 
-    /// A server or proxy may echo what it was sent.
-    fn without_secrets(&self, text: &str) -> String {
-        self.auth
-            .iter()
-            .filter_map(|(_, value)| value.to_str().ok())
+    fn refusal(&self, request: &Request, token: Option<&HeaderValue>, status: u16, body: &[u8]) -> Error {
+        let head = body.get(..body.len().min(4096)).unwrap_or_default();
+        let text = String::from_utf8_lossy(head);
+        // A server or proxy may echo what it was sent.
+        let secrets = [token, self.basic_auth.as_ref()].into_iter().flatten();
+        let text = secrets
+            .filter_map(|value| value.to_str().ok())
             .filter(|secret| !secret.is_empty())
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "<token>"))
+            .fold(text.into_owned(), |text, secret| text.replace(secret, "<token>"));
+        classify(request.endpoint(), request.is_write(), status, &text)
     }
+
+    /// One attempt whose bodies are streams; `limit` is for the head of the answer. The place in the queue goes along with it.
+    pub(crate) async fn stream(
+        &self,
+        request: &Request,
+        body: Option<reqwest::Body>,
+        limit: Duration,
+    ) -> Result<(reqwest::Response, OwnedSemaphorePermit)> {
+        let lane = &self.blocking;
+        let ends = Instant::now() + limit.min(MAX_DEADLINE);
+        let slot = lane.slot(request, ends, limit).await?;
+        let token = match &request.token {
+            Some(token) => Some(token.clone()),
+            None => self.token.current().await?,
+        };
+        let sending = self.send(lane, request, token.as_ref(), self.turn(), body);
+        let mut response = within(ends, request, limit, sending).await?;
+        let status = response.status().as_u16();
+        if response.status().is_success() {
+            return Ok((response, slot));
+        }
+        let body = within(ends, request, limit, self.body(&mut response, request)).await?;
+        Err(self.refusal(request, token.as_ref(), status, &body))
+    }
+}
+
+impl Lane {
+    async fn slot(&self, request: &Request, ends: Instant, limit: Duration) -> Result<OwnedSemaphorePermit> {
+        match tokio::time::timeout_at(ends, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => {
+                let text = format!("all {} connections of this client were busy for {limit:?}", self.size);
+                Err(Error::Throttled(Answer::new(request.endpoint(), 0, &text, request.is_write())))
+            }
+        }
+    }
+}
+
+async fn within<T>(
+    ends: Instant,
+    request: &Request,
+    limit: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout_at(ends, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::timed_out(request.is_write(), request.endpoint(), limit)),
+    }
+}
+
+/// A connection that ended in the middle. The URL is left out: its query can hold values.
+pub(crate) fn broke(error: reqwest::Error, request: &Request) -> Error {
+    let error = error.without_url();
+    let reason = format!("the connection broke: {}", innermost(&error));
+    Error::unknown_outcome(request.is_write(), request.endpoint(), None, reason, Some(Box::new(error)))
 }
 
 /// An exchange under way. Dropped without an answer, because its caller gave up, it lets the next call begin at the next address:
@@ -240,6 +348,8 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
     cause.to_string()
 }
 
+const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+const CONTENT_HASH: &str = "x-consul-contenthash";
 /// During an election nearly all errors are instant, so a fast first retry is cheap.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);

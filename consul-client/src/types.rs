@@ -43,6 +43,30 @@ pub struct AgentService {
     /// 0 when the registration gave none.
     #[serde(default, deserialize_with = "null_is_default")]
     pub port: u16,
+    /// Its share of DNS SRV answers.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub weights: Weights,
+    /// `connect-proxy`, `mesh-gateway` and the like; empty for a plain service.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub kind: String,
+}
+
+/// An instance's share of DNS SRV answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[non_exhaustive]
+pub struct Weights {
+    /// While it passes.
+    pub passing: u32,
+    /// While it warns.
+    pub warning: u32,
+}
+
+/// Consul's own.
+impl Default for Weights {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
 }
 
 /// A health check's last result.
@@ -67,6 +91,12 @@ pub struct HealthCheck {
     /// The service that it is about; empty for the node.
     #[serde(default, rename = "ServiceID", deserialize_with = "null_is_default")]
     pub service_id: String,
+    /// That service's name.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub service_name: String,
+    /// For people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub notes: String,
 }
 
 /// The result of a check.

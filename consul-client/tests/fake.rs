@@ -178,7 +178,7 @@ async fn silence_ends_with_the_deadline() {
         fake.builder().request_timeout(Duration::from_millis(200)).deadline(Duration::from_millis(500));
     let (client, began) = (builder.build().unwrap(), Instant::now());
     let read = client.kv().get("a").await.unwrap_err();
-    let write = client.kv().cas("a", "x", 0).await.unwrap_err();
+    let write = client.kv().delete_cas("a", 7).await.unwrap_err();
     assert!(matches!(read, Error::NoAnswer { .. }) && !read.maybe_applied(), "{read}");
     assert!(matches!(write, Error::Ambiguous { .. }) && write.maybe_applied(), "{write}");
     assert!(began.elapsed() < Duration::from_secs(3));
@@ -214,9 +214,32 @@ async fn a_lost_answer_is_asked_for_again_only_where_that_does_no_harm() {
     fake.client().kv().put("a", "x").await.unwrap();
     assert_eq!(fake.requests(), 2);
     let fake = lossy().await;
-    let error = fake.client().kv().cas("a", "x", 3).await.unwrap_err();
+    let error = fake.client().kv().delete_cas("a", 3).await.unwrap_err();
     assert!(error.maybe_applied(), "{error}");
     assert_eq!(fake.requests(), 1);
+    // A second try of a compare-and-set does no harm: only the first success finds the index.
+    let fake = lossy().await;
+    assert!(fake.client().kv().cas("a", "x", 3).await.unwrap());
+    assert_eq!(fake.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_compare_and_set_is_resolved_by_reading() {
+    let lossy = |pair: &'static str| {
+        Fake::start(move |head, n| match n {
+            0 => Reply::Close,
+            _ if head.starts_with("GET") => ok(9, pair),
+            _ => answer_with("200 OK", "", "false"),
+        })
+    };
+    let ours = lossy(PAIR).await;
+    assert!(ours.client().kv().cas("a", "x", 1).await.unwrap());
+    // Ours may have been there and overwritten: nobody can tell.
+    let theirs = lossy(r#"[{"Key":"a","Value":"eQ==","Flags":0,"CreateIndex":1,"ModifyIndex":9}]"#).await;
+    let error = theirs.client().kv().cas("a", "x", 1).await.unwrap_err();
+    assert!(error.maybe_applied(), "{error}");
+    let release = lossy(PAIR).await;
+    assert!(release.client().kv().release("a", "x", "session").await.unwrap());
 }
 
 #[tokio::test]

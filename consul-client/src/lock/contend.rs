@@ -160,7 +160,7 @@ fn lock_request(key: &str, value: &[u8], session: &str) -> Result<Request> {
     }
     let value = base64::engine::general_purpose::STANDARD.encode(value);
     let kv = Verb { verb: "lock", key, value, flags: LOCK_FLAGS, session };
-    Request::put("/v1/txn").repeatable().conflict_ok().json(&[Operation { kv }])
+    Request::put("/v1/txn").repeatable().also_ok(&[409]).json(&[Operation { kv }])
 }
 
 fn lock_outcome(request: &Request, raw: &Raw) -> Result<Outcome> {
@@ -208,11 +208,10 @@ const READ_WAIT: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Meta;
 
     fn outcome(status: u16, body: &'static str) -> Result<Outcome> {
         let request = lock_request("a", b"", "s").unwrap();
-        lock_outcome(&request, &Raw { status, meta: Meta::default(), body: body.into() })
+        lock_outcome(&request, &Raw::of(status, body))
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl<T: Clone + PartialEq> Engine<T> {
             Ok(base) => (Some(base), WatchState::Starting),
             Err(error) => {
                 tracing::warn!(%error, "consul watch failed");
-                (None, WatchState::Failing { error: Arc::new(error), since: std::time::Instant::now() })
+                (None, WatchState::failing(error))
             }
         };
         Self {

@@ -1,9 +1,14 @@
 //! Endless streams of snapshots.
 //!
-//! `cursor` holds the rules and is pure; `engine` asks, waits and reports.
+//! `cursor` holds the rules and is pure; `engine` asks, waits and reports. `hash` and `events` are for the two endpoints that have
+//! rules of their own; `changes` and `shared` are other forms of the same stream.
 
+mod changes;
 mod cursor;
 mod engine;
+mod events;
+mod hash;
+mod shared;
 
 use std::{
     fmt,
@@ -16,7 +21,12 @@ use std::{
 use futures_core::Stream;
 use tokio::sync::watch;
 
-pub(crate) use self::engine::Source;
+pub use self::{
+    changes::{Change, Changes, Identity},
+    events::EventWatch,
+    shared::{SharedWatch, Subscriber},
+};
+pub(crate) use self::{engine::Source, hash::HashSource};
 use crate::{Client, Error};
 
 /// An endless stream of [`Snapshot`]s: the whole set at first, and again each time its content changes.
@@ -44,6 +54,39 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Watch<T> {
             Some((snapshot, engine))
         });
         Self { stream: Box::pin(stream), state }
+    }
+
+    pub(crate) fn by_hash(client: Client, source: HashSource<T>) -> Self {
+        let engine = hash::HashEngine::new(client, source);
+        let state = engine.state();
+        let stream = futures_util::stream::unfold(engine, |mut engine| async move {
+            let snapshot = engine.next().await;
+            Some((snapshot, engine))
+        });
+        Self { stream: Box::pin(stream), state }
+    }
+
+    /// The same as changes: what was added, changed and removed with each snapshot.
+    pub fn changes(self) -> Changes<T>
+    where
+        T: Identity,
+    {
+        Changes::new(self)
+    }
+
+    /// The same for many: one query upstream, however many subscribe. It runs in a task of its own from now on.
+    ///
+    /// ```no_run
+    /// # async fn run(consul: consul_client::Client) {
+    /// let web = consul.health().service("web").passing().watch().share();
+    /// for _ in 0..1000 {
+    ///     let mut subscriber = web.subscribe();
+    ///     tokio::spawn(async move { while let Some(snapshot) = subscriber.next().await { /* .. */ } });
+    /// }
+    /// # }
+    /// ```
+    pub fn share(self) -> SharedWatch<T> {
+        SharedWatch::new(self)
     }
 }
 
@@ -113,6 +156,10 @@ pub enum WatchState {
 }
 
 impl WatchState {
+    pub(crate) fn failing(error: Error) -> Self {
+        Self::Failing { error: Arc::new(error), since: Instant::now() }
+    }
+
     /// Whether the last answer was good.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Live)

@@ -7,6 +7,7 @@ mod faults;
 mod keys;
 mod locks;
 mod services;
+mod surface;
 
 use agent::FREE_WAIT;
 use consul_client::{ServiceEntry, ServiceRegistration, Watch};
