@@ -7,9 +7,9 @@ use http::Method;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    Acl, Agent, Catalog, ClientBuilder, ConfigEntries, Connect, Consistency, Coordinates, Error, Events,
-    Health, Kv, LockBuilder, Meta, Operator, PreparedQueries, Response, Result, Sessions, Snapshots,
-    StatusApi, Txn,
+    Acl, Agent, Catalog, ClientBuilder, ConfigEntries, Connect, Consistency, Coordinates, ElectionBuilder,
+    EphemeralBuilder, Error, Events, Health, Kv, LockBuilder, Meta, Operator, PreparedQueries, Response,
+    Result, SemaphoreBuilder, Sessions, Snapshots, StatusApi, Txn,
     address::Address,
     request::{Raw, Request},
     scope::Scope,
@@ -113,6 +113,21 @@ impl Client {
     /// A lock on `key` that renews itself, says when it is lost, and carries a fence.
     pub fn lock(&self, key: impl Into<String>) -> LockBuilder {
         LockBuilder::new(self.clone(), key.into())
+    }
+
+    /// A lock on `key` that is sought again whenever it is lost: one candidate leads, the others know who.
+    pub fn election(&self, key: impl Into<String>) -> ElectionBuilder {
+        ElectionBuilder::new(self.clone(), key.into())
+    }
+
+    /// A lock with `limit` slots, kept under `prefix`.
+    pub fn semaphore(&self, prefix: impl Into<String>, limit: u64) -> SemaphoreBuilder {
+        SemaphoreBuilder::new(self.clone(), prefix.into(), limit)
+    }
+
+    /// A key that is there for as long as its owner lives.
+    pub fn ephemeral(&self, key: impl Into<String>) -> EphemeralBuilder {
+        EphemeralBuilder::new(self.clone(), key.into())
     }
 
     /// User events: short messages that gossip carries to all agents.

@@ -18,13 +18,15 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `client`, `builder` | [`Client`], its settings, the raw escape hatch |
-//! | `agent`, `registration` | register, deregister, TTL checks, members |
-//! | `health`, `catalog` | which instances are healthy; what is registered |
-//! | `kv`, `sessions` | keys, compare-and-set, sessions |
-//! | `watch` | [`Watch`]: an endless stream of [`Snapshot`]s with a [`WatchState`] beside it |
-//! | `lock` | [`Lock`]: held, renewed, lost, released; [`Fence`] |
-//! | `status`, `operator` | leader, peers, Raft configuration |
+//! | `client`, `builder`, `scope` | [`Client`], its settings, data centre and freshness for all calls of a handle, the raw escape hatch |
+//! | `query`, `response` | [`Query`]: a list, once or for ever; [`Consistency`], [`Meta`] |
+//! | `kv`, `txn` | keys, compare-and-set, transactions |
+//! | `health`, `catalog`, `agent` | who is healthy, what is registered, this agent; [`Registration`] keeps one alive |
+//! | `watch` | [`Watch`]: an endless stream of [`Snapshot`]s with a [`WatchState`] beside it; [`SharedWatch`], [`Changes`], [`EventWatch`] |
+//! | `lock` | [`Lock`], [`Fence`], [`Election`], [`Permit`] of a semaphore, [`Ephemeral`] keys |
+//! | `sessions`, `events`, `prepared`, `coordinates`, `snapshot` | sessions, user events, prepared queries, distances, backup and restore |
+//! | `acl`, `config_entries`, `connect` | access control, configuration entries, intentions and the mesh |
+//! | `status`, `operator` | leader, peers, Raft, autopilot, gossip keys |
 //! | `error` | [`Error`]: sorted by what the caller can do |
 //!
 //! | Feature | Adds |
@@ -52,6 +54,8 @@ mod client;
 mod config_entries;
 mod connect;
 mod coordinates;
+#[cfg(feature = "dns")]
+pub mod dns;
 mod environment;
 mod error;
 mod escape;
@@ -68,6 +72,8 @@ mod scope;
 mod sessions;
 mod snapshot;
 mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 mod token;
@@ -96,7 +102,12 @@ pub use error::{Answer, Error, Result};
 pub use events::{Event, Events, Fire};
 pub use health::{Health, ServiceEntry};
 pub use kv::{Kv, KvPair};
-pub use lock::{Fence, Lock, LockBuilder, Lost};
+pub use lock::{
+    Fence, Lock, LockBuilder, Lost,
+    election::{Election, ElectionBuilder, ElectionState, Leadership},
+    ephemeral::{Ephemeral, EphemeralBuilder, EphemeralState},
+    semaphore::{Permit, SemaphoreBuilder},
+};
 pub use operator::{AutopilotConfig, AutopilotHealth, Keyring, Operator, RaftPeer, ServerHealth};
 pub use prepared::{
     Execute, Executed, PreparedQueries, PreparedQuery, QueryDns, QueryFailover, QueryService, QueryTemplate,

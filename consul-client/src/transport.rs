@@ -74,7 +74,8 @@ impl Transport {
                 untried -= 1;
                 Duration::ZERO
             } else {
-                backoff.next(rand::random())
+                let full = backoff.next(rand::random());
+                if speaks_of_an_election(&error) { full.min(spread(RETRY_ELECTION)) } else { full }
             };
             unsettled |= error.maybe_applied();
             if !again || Instant::now() + delay >= ends {
@@ -329,6 +330,17 @@ fn speaks_for_another_address(error: &Error) -> bool {
     )
 }
 
+/// The server answered at once, and will do better as soon as there is a leader.
+pub(crate) fn speaks_of_an_election(error: &Error) -> bool {
+    let lost = matches!(error, Error::NoAnswer { .. } | Error::Ambiguous { .. }) && error.status().is_some();
+    lost || matches!(error, Error::NoLeader(_))
+}
+
+/// Between half of it and all of it, by chance.
+pub(crate) fn spread(most: Duration) -> Duration {
+    most.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
 /// The last failure of a write of which an earlier attempt may have happened.
 fn as_ambiguous(error: Error, request: &Request) -> Error {
     if error.maybe_applied() {
@@ -353,5 +365,7 @@ const CONTENT_HASH: &str = "x-consul-contenthash";
 /// During an election nearly all errors are instant, so a fast first retry is cheap.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
+/// While servers answer that they have no leader: work is to resume within half a second of the new one, and refusals are cheap.
+pub(crate) const RETRY_ELECTION: Duration = Duration::from_millis(300);
 /// Keeps `now + duration` from overflowing.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 3600);

@@ -452,3 +452,85 @@ async fn a_watch_that_is_given_up_while_it_waits_leaves_nothing() {
     }
     assert_eq!(other.requests(), 0);
 }
+
+#[cfg(feature = "testing")]
+#[path = "scenarios/mod.rs"]
+mod scenarios;
+
+#[cfg(feature = "testing")]
+mod in_process {
+    //! The fake of the feature `testing`: the same scenarios as against a real server, and the faults that only it can do.
+
+    use std::time::{Duration, Instant};
+
+    use consul_client::{
+        Error, WatchState,
+        testing::{FakeConsul, Fault},
+    };
+
+    use crate::scenarios;
+
+    #[tokio::test]
+    async fn the_fake_does_what_a_real_server_does() {
+        scenarios::run_all(FakeConsul::start, FakeConsul::client).await;
+    }
+
+    #[tokio::test]
+    async fn lost_answers_and_refusals_are_told_apart() {
+        let consul = FakeConsul::start().await;
+        let kv = consul.client().kv();
+        consul.fail_next([Fault::LoseAnswer]);
+        assert!(kv.cas("a", "1", 0).await.unwrap(), "the write happened, and reading says so");
+        consul.fail_next([Fault::Close]);
+        assert!(kv.cas("b", "1", 0).await.unwrap(), "the write did not happen, and is tried again");
+        consul.fail_next([Fault::Status(403, "Permission denied".into())]);
+        assert!(kv.put("a", "2").await.unwrap_err().is_denied());
+        consul.fail_next([Fault::LoseAnswer]);
+        let index = kv.get("a").await.unwrap().value.unwrap().modify_index;
+        consul.fail_next([Fault::LoseAnswer]);
+        let lost = kv.delete_cas("a", index).await.unwrap_err();
+        assert!(matches!(lost, Error::Ambiguous { .. }) && kv.get("a").await.unwrap().value.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_election_is_waited_out_and_a_watch_goes_on() {
+        let consul = FakeConsul::start().await;
+        let client = consul.client();
+        client.kv().put("a", "1").await.unwrap();
+        let mut watch = client.kv().watch("a");
+        watch.next().await.unwrap();
+        consul.set_leader(false);
+        assert!(tokio::time::timeout(Duration::from_millis(200), watch.next()).await.is_err());
+        assert!(matches!(watch.state(), WatchState::Failing { .. }), "{:?}", watch.state());
+        let writing = tokio::spawn(async move { client.kv().put("a", "2").await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        consul.set_leader(true);
+        let back = Instant::now();
+        writing.await.unwrap().unwrap();
+        assert_eq!(&watch.next().await.unwrap().items[0].value[..], b"2");
+        assert!(back.elapsed() < Duration::from_millis(500), "{:?}", back.elapsed());
+    }
+
+    #[tokio::test]
+    async fn sessions_that_end_and_services_that_are_forgotten() {
+        let consul = FakeConsul::start().await;
+        let client = consul.client();
+        let lock = client.lock("l").ttl(Duration::from_secs(10)).acquire().await.unwrap();
+        consul.end_sessions();
+        let lost = tokio::time::timeout(Duration::from_secs(5), lock.lost()).await.unwrap();
+        assert_eq!(lost, consul_client::Lost::Taken);
+        let check = consul_client::Check::ttl(Duration::from_secs(1));
+        let web = consul_client::ServiceRegistration::new("web", "web-1").check(check);
+        let kept = client.agent().keep_registered(web).await.unwrap();
+        let mut watch = client.health().service("web").passing().watch();
+        assert_eq!(watch.next().await.unwrap().items.len(), 1);
+        consul.forget_services();
+        for count in [0, 1] {
+            let seen = tokio::time::timeout(Duration::from_secs(5), async {
+                while watch.next().await.unwrap().items.len() != count {}
+            });
+            seen.await.unwrap();
+        }
+        kept.deregister().await.unwrap();
+    }
+}

@@ -1,65 +1,28 @@
-//! Keeping a session alive, watching the key, and letting go.
+//! A session that may hold a key: watching the key, and letting go.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 
-use super::{LOCK_FLAGS, Lost, lease::Lease};
+use super::{
+    LOCK_FLAGS, Lost,
+    session::{KeptSession, Shared, Task},
+};
 use crate::{
-    Client, Consistency, Error, Result, Session, SessionOptions,
+    Client, Consistency, Result, SessionOptions,
     backoff::{Backoff, Bucket},
     kv,
     request::Request,
     sessions,
 };
 
-/// A lease that the keeper, the monitor and the lock share.
-pub(super) struct Shared {
-    began: Instant,
-    lease: watch::Sender<Lease>,
-}
-
-impl Shared {
-    fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    pub(super) fn is_held(&self) -> bool {
-        self.lease.borrow().lost(self.now()).is_none()
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.began + self.lease.borrow().deadline()
-    }
-
-    pub(super) fn lose(&self, why: Lost) {
-        let now = self.now();
-        self.lease.send_modify(|lease| lease.lose(why, now));
-    }
-
-    pub(super) async fn lost(&self) -> Lost {
-        let mut changes = self.lease.subscribe();
-        loop {
-            let lease = *changes.borrow_and_update();
-            if let Some(why) = lease.lost(self.now()) {
-                return why;
-            }
-            // Whatever the keeper is stuck in, this fires at the deadline. The sender lives in `self`.
-            let _ = tokio::time::timeout_at(self.began + lease.deadline(), changes.changed()).await;
-        }
-    }
-}
-
 /// A session that is kept alive and may hold the key. Dropping it lets go in the background.
 pub(super) struct Candidate {
     client: Client,
     key: String,
-    session: String,
     value: Bytes,
-    ttl: Duration,
-    shared: Arc<Shared>,
-    keeper: Option<Task>,
+    kept: KeptSession,
     /// Whether the key may be ours.
     contested: bool,
     settled: bool,
@@ -74,27 +37,18 @@ impl Candidate {
         lock_delay: Duration,
         value: Bytes,
     ) -> Result<Self> {
-        let options = SessionOptions::default().name(format!("lock {key}")).ttl(ttl).lock_delay(lock_delay);
-        let began = Instant::now();
-        // Not longer: the lease counts from here, and an old one is worthless.
-        let session = client.sessions().create_within(&options, Some(ttl / 2)).await?;
-        let shared = Arc::new(Shared { began, lease: watch::Sender::new(Lease::new(ttl, Duration::ZERO)) });
-        let keeper = tokio::spawn(keep(client.clone(), session.clone(), ttl, Arc::clone(&shared)));
-        Ok(Self {
-            client: client.clone(),
-            key: key.to_owned(),
-            session,
-            value,
-            ttl,
-            shared,
-            keeper: Some(Task(keeper)),
-            contested: false,
-            settled: false,
-        })
+        let options = SessionOptions::default().name(format!("lock {key}")).lock_delay(lock_delay);
+        let kept = KeptSession::create(client, options, ttl).await?;
+        let (client, key) = (client.clone(), key.to_owned());
+        Ok(Self { client, key, value, kept, contested: false, settled: false })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        self.kept.shared()
     }
 
     pub(super) fn key(&self) -> &str {
@@ -102,7 +56,7 @@ impl Candidate {
     }
 
     pub(super) fn session(&self) -> &str {
-        &self.session
+        self.kept.id()
     }
 
     /// From now on the key may be ours.
@@ -118,7 +72,8 @@ impl Candidate {
     /// Starts to watch the key.
     pub(super) fn monitor(&self) -> Result<Task> {
         let request = kv::get_request(&self.key)?;
-        let (client, session, shared) = (self.client.clone(), self.session.clone(), Arc::clone(&self.shared));
+        let (client, session, shared) =
+            (self.client.clone(), self.session().to_owned(), Arc::clone(self.shared()));
         let key = self.key.clone();
         Ok(Task(tokio::spawn(async move {
             let why = tokio::select! {
@@ -134,8 +89,8 @@ impl Candidate {
 
     /// Releases, then destroys the session: destroying alone would leave the lock delay behind.
     pub(super) async fn let_go(&mut self) -> Result<()> {
-        self.shared.lose(Lost::Released);
-        self.keeper = None;
+        self.shared().lose(Lost::Released);
+        self.kept.stop();
         self.letting_go()?.run().await?;
         self.settled = true;
         Ok(())
@@ -143,12 +98,12 @@ impl Candidate {
 
     fn letting_go(&self) -> Result<LettingGo> {
         // Beyond the TTL the server does it by itself.
-        let limit = self.ttl.min(Duration::from_secs(10));
+        let limit = self.kept.ttl().min(Duration::from_secs(10));
         let release = match self.contested {
             // A release writes value and flags anew, so it is sent what is there.
             true => Some(
                 Request::put(kv::path(&self.key)?)
-                    .param("release", &self.session)
+                    .param("release", self.session())
                     .param("flags", LOCK_FLAGS)
                     .bytes(self.value.clone())
                     .repeatable()
@@ -156,14 +111,14 @@ impl Candidate {
             ),
             false => None,
         };
-        let destroy = sessions::destroy_request(&self.session)?.within(limit);
+        let destroy = sessions::destroy_request(self.session())?.within(limit);
         Ok(LettingGo { client: self.client.clone(), release, destroy })
     }
 }
 
 impl Drop for Candidate {
     fn drop(&mut self) {
-        self.shared.lose(Lost::Released);
+        self.shared().lose(Lost::Released);
         if self.settled {
             return;
         }
@@ -193,56 +148,6 @@ impl LettingGo {
         let destroyed = self.client.call(&self.destroy).await.map(drop);
         released.and(destroyed)
     }
-}
-
-/// A task that ends with its owner.
-pub(super) struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Renews the session every third of its TTL until the lease is lost.
-async fn keep(client: Client, session: String, ttl: Duration, shared: Arc<Shared>) {
-    let limit = (ttl / 4).min(Duration::from_secs(5));
-    let mut backoff = Backoff::new(Duration::from_millis(200), (ttl / 10).min(Duration::from_secs(2)));
-    let mut next = shared.began + ttl / 3;
-    while shared.is_held() {
-        tokio::time::sleep_until(next.min(shared.deadline())).await;
-        if !shared.is_held() {
-            // A renewal now would only keep the next holder waiting.
-            return;
-        }
-        let sent = shared.now();
-        match renew(&client, &session, limit).await {
-            Ok(()) => {
-                let now = shared.now();
-                shared.lease.send_modify(|lease| lease.renewed(sent, now));
-                backoff.reset();
-                next = shared.began + sent + ttl / 3;
-            }
-            Err(error) if error.is_not_found() => shared.lose(Lost::SessionGone),
-            Err(error) => {
-                tracing::debug!(%error, "consul lock: renewal failed");
-                next = Instant::now() + backoff.next(rand::random());
-            }
-        }
-    }
-}
-
-async fn renew(client: &Client, session: &str, limit: Duration) -> Result<()> {
-    let request = sessions::renew_request(session)?.once(limit);
-    let sessions: Vec<Session> = client.read(request.clone()).await?.value;
-    if sessions.iter().any(|renewed| renewed.id == session) {
-        return Ok(());
-    }
-    Err(Error::Decode {
-        endpoint: request.endpoint(),
-        reason: "a list without the session".to_owned(),
-        write: true,
-    })
 }
 
 /// Returns when the key is not this session's any more, by the word of a quorum. Failures say nothing about that.

@@ -9,7 +9,7 @@ use super::Lost;
 
 /// A lease on a session. Times are since an arbitrary start, monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     ttl: Duration,
     deadline: Duration,
     lost: Option<Lost>,
@@ -17,22 +17,22 @@ pub(super) struct Lease {
 
 impl Lease {
     /// A session with this TTL, asked for at `sent`.
-    pub(super) fn new(ttl: Duration, sent: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration, sent: Duration) -> Self {
         Self { ttl, deadline: sent.saturating_add(useful(ttl)), lost: None }
     }
 
-    pub(super) fn deadline(&self) -> Duration {
+    pub(crate) fn deadline(&self) -> Duration {
         self.deadline
     }
 
     /// Why it is no longer held at `now`, if so.
-    pub(super) fn lost(&self, now: Duration) -> Option<Lost> {
+    pub(crate) fn lost(&self, now: Duration) -> Option<Lost> {
         self.lost.or((now >= self.deadline).then_some(Lost::Deadline))
     }
 
     /// A renewal that was sent at `sent` was confirmed at `now`. Comes too late once the lease is lost: whoever asked in between
     /// was told so.
-    pub(super) fn renewed(&mut self, sent: Duration, now: Duration) {
+    pub(crate) fn renewed(&mut self, sent: Duration, now: Duration) {
         self.lost = self.lost(now);
         if self.lost.is_none() {
             self.deadline = self.deadline.max(sent.saturating_add(useful(self.ttl)));
@@ -40,7 +40,7 @@ impl Lease {
     }
 
     /// It is over, for this reason unless there was one before.
-    pub(super) fn lose(&mut self, why: Lost, now: Duration) {
+    pub(crate) fn lose(&mut self, why: Lost, now: Duration) {
         self.lost = self.lost(now).or(Some(why));
     }
 }

@@ -4,19 +4,24 @@
 //! theirs is unsafe or brittle: time counts from the sending of a renewal, an election does not cost the lock while the lease lasts,
 //! and each holder gets a [`Fence`].
 //!
-//! `lease` says when the lock may be believed to be held (pure); `keeper` keeps it; `contend` gets it.
+//! `lease` says when the lock may be believed to be held (pure); `session` keeps a session alive; `keeper` holds a key with it;
+//! `contend` gets it. `election`, `semaphore` and `ephemeral` are made of the same parts.
 
 mod contend;
+pub(crate) mod election;
+pub(crate) mod ephemeral;
 mod keeper;
 mod lease;
+pub(crate) mod semaphore;
+mod session;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::keeper::{Candidate, Task};
-use crate::{Client, Error, Result};
+use self::{keeper::Candidate, session::Task};
+use crate::{Client, Error, Result, Txn};
 
 /// How a lock is wanted: see [`Client::lock`].
 #[derive(Clone)]
@@ -67,6 +72,17 @@ impl LockBuilder {
             if let Some(lock) = Box::pin(contend::run(&self, true)).await? {
                 return Ok(lock);
             }
+        }
+    }
+
+    /// As [`acquire`](Self::acquire), for so long; `None` when another holds it still.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_within(self, limit: Duration) -> Result<Option<Lock>> {
+        match tokio::time::timeout(limit, self.acquire()).await {
+            Ok(lock) => lock.map(Some),
+            Err(_) => Ok(None),
         }
     }
 
@@ -154,6 +170,27 @@ impl Lock {
     /// Until when it is held without another renewal: the sending of the last good one + TTL - a tenth.
     pub fn lease_deadline(&self) -> std::time::Instant {
         self.candidate.shared().deadline().into_std()
+    }
+
+    /// A transaction that Consul refuses unless this lock is still held when it gets there: the first operation checks the session.
+    ///
+    /// ```no_run
+    /// # async fn run(lock: consul_client::Lock) -> consul_client::Result<()> {
+    /// let written = lock.txn().set("jobs/nightly/progress", "17").commit().await?.is_done();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn txn(&self) -> Txn {
+        self.candidate.client().txn().check_session(self.key(), self.candidate.session())
+    }
+
+    /// What can be asked of the lock without the right to release it.
+    pub(crate) fn leadership(&self) -> election::Leadership {
+        election::Leadership {
+            fence: self.fence,
+            shared: Arc::clone(self.candidate.shared()),
+            txn: self.txn(),
+        }
     }
 
     /// Releases at once, without the lock delay. If this side had lost it, only the session is ended. Dropping the future leaves

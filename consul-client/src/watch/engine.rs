@@ -13,6 +13,7 @@ use crate::{
     backoff::{Backoff, Bucket},
     error::Answer,
     request::{Raw, Request},
+    transport::{RETRY_ELECTION, speaks_of_an_election, spread},
 };
 
 /// What to watch.
@@ -136,7 +137,10 @@ impl<T: Clone + PartialEq> Engine<T> {
     }
 
     async fn fail(&mut self, request: &Request, error: Error) {
-        let delay = self.backoff.next(rand::random());
+        let mut delay = self.backoff.next(rand::random());
+        if speaks_of_an_election(&error) {
+            delay = delay.min(spread(RETRY_ELECTION));
+        }
         let endpoint = request.endpoint();
         self.cursor.failed();
         self.state.send_modify(|state| {

@@ -13,6 +13,7 @@ pub(crate) struct Consul {
     name: String,
     ports: [u16; 3],
     arguments: Vec<String>,
+    multiplier: u32,
     data: tempfile::TempDir,
     process: Option<Child>,
 }
@@ -33,9 +34,15 @@ impl Consul {
 
     /// Starts three servers and waits until each can follow: all must vote before one may be killed.
     pub(crate) async fn start_three() -> [Self; 3] {
+        Self::start_three_at(1).await
+    }
+
+    /// As [`start_three`](Self::start_three), with another pace of elections: 5 is Consul's default.
+    pub(crate) async fn start_three_at(multiplier: u32) -> [Self; 3] {
         let mut servers = ["n1", "n2", "n3"].map(|name| Self::prepare(name, 3));
         let gossip = servers.each_ref().map(|server| format!("127.0.0.1:{}", server.ports[2]));
         for server in &mut servers {
+            server.multiplier = multiplier;
             for address in &gossip {
                 server.arguments.extend(["-retry-join".to_owned(), address.clone()]);
             }
@@ -56,15 +63,14 @@ impl Consul {
 
     fn prepare(name: &str, expect: usize) -> Self {
         let binary = std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".to_owned());
-        // Bound together so that they differ, then freed for the server.
-        let bound = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = bound.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let ports = free_ports();
         let arguments = vec!["-bootstrap-expect".to_owned(), expect.to_string()];
         Self {
             binary,
             name: name.to_owned(),
             ports,
             arguments,
+            multiplier: 1,
             data: tempfile::tempdir().unwrap(),
             process: None,
         }
@@ -101,6 +107,38 @@ impl Consul {
         }
     }
 
+    /// Deletes its data; it must be down.
+    pub(crate) fn forget(&self) {
+        assert!(self.process.is_none());
+        std::fs::remove_dir_all(self.data.path().join("data")).unwrap();
+    }
+
+    /// Sends it a signal, such as `STOP`, by its number.
+    pub(crate) fn signal(&self, name: &str) {
+        if let Some(process) = &self.process {
+            signal(process.id(), name);
+        }
+    }
+
+    /// Another data centre's server, joined to the first one over WAN.
+    pub(crate) async fn start_two_datacenters() -> ([Self; 2], [u16; 2]) {
+        let mut servers = ["n1", "n2"].map(|name| Self::prepare(name, 1));
+        let (wan, dns): ([u16; 2], [u16; 2]) = (free_ports(), free_ports());
+        for (i, server) in servers.iter_mut().enumerate() {
+            let ports = format!("ports {{ serf_wan = {} dns = {} }}", wan[i], dns[i]);
+            let datacenter = format!("dc{}", i + 1);
+            let mut arguments = vec!["-datacenter".to_owned(), datacenter, "-hcl".to_owned(), ports];
+            arguments.extend(["-retry-join-wan".to_owned(), format!("127.0.0.1:{}", wan[1 - i])]);
+            arguments.extend(["-retry-interval-wan", "1s"].map(str::to_owned));
+            server.arguments.extend(arguments);
+            server.spawn();
+        }
+        for server in &servers {
+            server.wait().await;
+        }
+        (servers, dns)
+    }
+
     /// Starts it on the same data and ports, and waits until it is of use.
     pub(crate) async fn restart(&mut self) {
         self.spawn();
@@ -112,12 +150,13 @@ impl Consul {
         let [http, server, serf] = self.ports;
         let ports =
             format!("ports {{ http={http} server={server} serf_lan={serf} serf_wan=-1 dns=-1 grpc=-1 }}");
+        let performance = format!("performance {{ raft_multiplier = {} }}", self.multiplier);
         let log =
             std::fs::File::options().create(true).append(true).open(self.data.path().join("log")).unwrap();
         let process = Command::new(&self.binary)
             .args(["agent", "-server", "-node", &self.name, "-log-level", "warn"])
             .args(["-bind", "127.0.0.1", "-client", "127.0.0.1", "-hcl", &ports])
-            .args(["-hcl", "disable_update_check = true", "-hcl", "performance { raft_multiplier = 1 }"])
+            .args(["-hcl", "disable_update_check = true", "-hcl", &performance])
             .args(&self.arguments)
             .arg("-data-dir")
             .arg(self.data.path().join("data"))
@@ -147,6 +186,19 @@ impl Drop for Consul {
             let _ = process.wait();
         }
     }
+}
+
+/// Ports that differ, free a moment ago.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    // Bound together, then freed for the server.
+    let bound = [0; N].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    bound.each_ref().map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Sends a signal to a process of this test.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// Polls until it is so; fails after [`FREE_WAIT`].

@@ -1,14 +1,32 @@
 //! Restarts and elections.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use consul_client::Client;
+use consul_client::{Client, Consistency};
 
 use crate::{
     LOCK,
-    agent::{Consul, FREE_WAIT},
+    agent::{Consul, FREE_WAIT, eventually},
     ids, shows, web,
 };
+
+/// All servers' addresses in one client.
+fn client_of(servers: &[Consul]) -> consul_client::ClientBuilder {
+    servers.iter().fold(Client::builder(), |all, one| all.address(one.address()))
+}
+
+/// The leader first.
+async fn leader_first(servers: &mut [Consul; 3]) {
+    let peers = servers[0].client().operator().raft_peers().await.unwrap();
+    let leader = peers.into_iter().find(|peer| peer.leader).unwrap().node;
+    servers.sort_by_key(|server| server.name() != leader);
+}
 
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
@@ -40,63 +58,202 @@ async fn a_restart_ends_no_watch_and_empties_none() {
     lock.release().await.unwrap();
 }
 
-#[tokio::test]
-#[ignore = "needs consul: ./test.sh runs it"]
-async fn an_election_costs_no_watch_no_write_and_no_lock() {
-    let mut servers = Consul::start_three().await;
-    let peers = servers[0].client().operator().raft_peers().await.unwrap();
-    let leader = peers.into_iter().find(|peer| peer.leader).unwrap().node;
-    // The leader first, so that its loss costs connections too.
-    servers.sort_by_key(|server| server.name() != leader);
-    let client =
-        servers.iter().fold(Client::builder(), |all, one| all.address(one.address())).build().unwrap();
-    let survivor = servers[1].client();
+/// When each writer's work was acknowledged, to be compared with when there was a leader again.
+#[derive(Default)]
+struct Acknowledged(Mutex<Vec<Vec<Instant>>>);
 
+impl Acknowledged {
+    fn note(&self, writer: usize) {
+        self.0.lock().unwrap()[writer].push(Instant::now());
+    }
+
+    /// The first acknowledgement after `moment`, of the slowest writer.
+    fn slowest_after(&self, moment: Instant) -> Duration {
+        let all = self.0.lock().unwrap();
+        let first = |writer: &Vec<Instant>| *writer.iter().find(|at| **at >= moment).expect("work resumed");
+        all.iter().map(first).max().unwrap() - moment
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn a_leader_that_is_killed_costs_no_watch_no_write_and_no_lock() {
+    elect(1, Duration::from_secs(20)).await;
+    if std::env::var_os("HA_STACK_LONG").is_some() {
+        elect(5, Duration::from_secs(45)).await;
+    }
+}
+
+/// 32 writers and 50 watchers, while the leader is killed.
+async fn elect(multiplier: u32, limit: Duration) {
+    let mut servers = Consul::start_three_at(multiplier).await;
+    leader_first(&mut servers).await;
+    let client = client_of(&servers).deadline(Duration::from_secs(30)).build().unwrap();
+    let survivor = servers[1].client();
     survivor.agent().register(&web("web-1", 1)).await.unwrap();
-    let mut watch = client.health().service("web").passing().watch();
-    shows(&mut watch, &["web-1"]).await;
     // The session must not hang on the node that is about to die.
-    let lock = survivor.lock(LOCK).ttl(Duration::from_secs(20)).acquire().await.unwrap();
-    let watching = tokio::spawn(async move {
-        loop {
-            let seen = ids(&mut watch).await;
-            assert!(seen.contains(&"web-1".to_owned()), "the election emptied the watch: {seen:?}");
-            if seen.len() == 2 {
-                return watch;
-            }
-        }
-    });
-    let writers = (0..8).map(|writer| {
-        let kv = client.kv();
-        tokio::spawn(async move {
-            let began = Instant::now();
-            let mut written = 0_u32;
-            while began.elapsed() < Duration::from_secs(8) {
-                let (key, value) = (format!("w/{writer}"), written.to_string());
-                kv.put(&key, value.clone())
-                    .await
-                    .expect("a write that may happen twice waits the election out");
-                let read = kv
-                    .get(&key)
-                    .await
-                    .expect("so does a read")
-                    .value
-                    .expect("what was acknowledged is there");
-                assert_eq!(read.value, value);
-                written += 1;
-            }
-            written
+    let lock = survivor.lock(LOCK).ttl(Duration::from_secs(30)).acquire().await.unwrap();
+
+    let done = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(Acknowledged::default());
+    acknowledged.0.lock().unwrap().resize(WRITERS, Vec::new());
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (kv, done, acknowledged) = (client.kv(), Arc::clone(&done), Arc::clone(&acknowledged));
+            tokio::spawn(async move {
+                let (mut written, key) = (0_u64, format!("w/{writer:02}"));
+                while !done.load(Ordering::SeqCst) {
+                    kv.put(&key, written.to_string())
+                        .await
+                        .expect("a write that may happen twice waits it out");
+                    acknowledged.note(writer);
+                    let read = kv
+                        .get(&key)
+                        .await
+                        .expect("so does a read")
+                        .value
+                        .expect("what was acknowledged is there");
+                    assert_eq!(read.value, written.to_string());
+                    written += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                written
+            })
         })
-    });
-    let writers: Vec<_> = writers.collect();
+        .collect();
+    // Half of the watchers look at a service, half at a key that counts up.
+    let watchers: Vec<_> = (0..WATCHERS)
+        .map(|watcher| {
+            let (client, done) = (client.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                if watcher % 2 == 0 {
+                    let mut watch = client.health().service("web").passing().watch();
+                    let mut last: Vec<_> = Vec::new();
+                    loop {
+                        let Some(snapshot) = next_or_done(&mut watch, &done).await else {
+                            return last.len() == 2;
+                        };
+                        assert!(!snapshot.items.is_empty(), "the election emptied the watch");
+                        assert_ne!(snapshot.items, last, "repeated");
+                        last = snapshot.items;
+                    }
+                } else {
+                    let mut watch = client.kv().watch(&format!("w/{:02}", watcher % WRITERS));
+                    let mut last = None;
+                    loop {
+                        let Some(mut snapshot) = next_or_done(&mut watch, &done).await else {
+                            return last.is_some();
+                        };
+                        let Some(pair) = snapshot.items.pop() else { continue };
+                        let now: u64 = String::from_utf8_lossy(&pair.value).parse().unwrap();
+                        assert!(
+                            last.is_none_or(|last| last < now),
+                            "{last:?} then {now}: repeated or from the past"
+                        );
+                        last = Some(now);
+                    }
+                }
+            })
+        })
+        .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
+    let killed = Instant::now();
     servers[0].kill();
+    // The first moment at which a survivor carries out a write, asked without any patience: there is a leader.
+    let impatient =
+        Client::builder().address(servers[1].address()).deadline(Duration::from_millis(300)).build().unwrap();
+    while impatient.kv().get_with("w/00", Consistency::Consistent).await.is_err() {
+        assert!(killed.elapsed() < limit, "no new leader");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let elected = Instant::now();
     survivor.agent().register(&web("web-2", 2)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    done.store(true, Ordering::SeqCst);
     for writer in writers {
         assert!(writer.await.unwrap() > 0);
     }
-    let watch = tokio::time::timeout(FREE_WAIT, watching).await.expect("the watch goes on").unwrap();
-    assert!(watch.state().is_live(), "{:?}", watch.state());
-    assert!(lock.is_held(), "the lock outlived the election");
+    for watcher in watchers {
+        let complete = tokio::time::timeout(FREE_WAIT, watcher).await.expect("no watch hangs").unwrap();
+        assert!(complete, "a watch missed what came after the election");
+    }
+    let resumed = acknowledged.slowest_after(elected);
+    println!(
+        "multiplier {multiplier}: leader after {:?}, the slowest of {WRITERS} writers {resumed:?} after that",
+        elected - killed
+    );
+    assert!(resumed < Duration::from_millis(500), "work resumed {resumed:?} after the new leader");
+    assert!(lock.is_held(), "a lock whose TTL exceeds the election is not lost");
     lock.release().await.unwrap();
+}
+
+const WRITERS: usize = 32;
+const WATCHERS: usize = 50;
+
+async fn next_or_done<T>(
+    watch: &mut consul_client::Watch<T>,
+    done: &AtomicBool,
+) -> Option<consul_client::Snapshot<T>> {
+    loop {
+        match tokio::time::timeout(Duration::from_millis(500), watch.next()).await {
+            Ok(snapshot) => return Some(snapshot.expect("a watch never ends")),
+            Err(_) if done.load(Ordering::SeqCst) => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn a_leader_that_hangs_holds_no_call_beyond_its_deadline() {
+    let mut servers = Consul::start_three().await;
+    leader_first(&mut servers).await;
+    let (deadline, margin) = (Duration::from_secs(6), Duration::from_secs(1));
+    let followers = servers[1..].iter().fold(Client::builder(), |all, one| all.address(one.address()));
+    let client = followers.deadline(deadline).request_timeout(Duration::from_secs(2)).build().unwrap();
+    let survivor = servers[1].client();
+    survivor.agent().register(&web("web-1", 1)).await.unwrap();
+    let mut watch = client.health().service("web").passing().watch();
+    shows(&mut watch, &["web-1"]).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..8)
+        .map(|i| {
+            let (kv, done) = (client.kv(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let (mut good, mut longest) = (0, Duration::ZERO);
+                while !done.load(Ordering::SeqCst) {
+                    let began = Instant::now();
+                    let outcome = match i % 2 {
+                        0 => kv.put(&format!("h/{i}"), good.to_string()).await,
+                        _ => kv.get(&format!("h/{i}")).await.map(drop),
+                    };
+                    longest = longest.max(began.elapsed());
+                    good += u32::from(outcome.is_ok());
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                (good, longest)
+            })
+        })
+        .collect();
+    servers[0].signal("STOP");
+    let hung = Instant::now();
+    // Registered by an agent that follows; the new leader takes it, and the watch goes on by a stale read.
+    let registered = tokio::spawn(async move {
+        while survivor.agent().register(&web("web-2", 2)).await.is_err() {}
+        survivor
+    });
+    shows(&mut watch, &["web-1", "web-2"]).await;
+    let seen = hung.elapsed();
+    println!("leader hung: the watch showed the next change after {seen:?}");
+    assert!(seen < Duration::from_secs(25), "{seen:?}");
+    let survivor = tokio::time::timeout(FREE_WAIT, registered).await.unwrap().unwrap();
+    servers[0].signal("CONT");
+    eventually("everything works again", async || survivor.kv().put("h/after", "x").await.is_ok()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    done.store(true, Ordering::SeqCst);
+    for caller in callers {
+        let (good, longest) = caller.await.unwrap();
+        assert!(good > 0 && longest < deadline + margin, "{good} calls, the longest {longest:?}");
+    }
+    assert!(watch.state().is_live(), "{:?}", watch.state());
 }

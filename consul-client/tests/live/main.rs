@@ -3,11 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod contenders;
+mod datacenters;
 mod faults;
 mod keys;
 mod locks;
+mod outage;
+mod recipes;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
 mod services;
 mod surface;
+mod transport;
 
 use agent::FREE_WAIT;
 use consul_client::{ServiceEntry, ServiceRegistration, Watch};
@@ -35,3 +42,9 @@ pub(crate) fn web(id: &str, port: u16) -> ServiceRegistration {
 
 /// A lock's key.
 pub(crate) const LOCK: &str = "ha-stack/scaler/leader";
+
+#[tokio::test]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn a_real_server_does_what_the_fake_does() {
+    scenarios::run_all(agent::Consul::start, agent::Consul::client).await;
+}

@@ -1,0 +1,63 @@
+//! Two data centres, a server each, joined over WAN.
+
+use std::time::Duration;
+
+use consul_client::{
+    PreparedQuery, Status,
+    dns::{Dns, Name},
+};
+
+use crate::{
+    agent::{Consul, eventually},
+    shows, web,
+};
+
+#[tokio::test]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn calls_watches_and_queries_reach_the_other_data_centre() {
+    let (servers, dns) = Consul::start_two_datacenters().await;
+    let (here, there) = (servers[0].client(), servers[1].client());
+    eventually("both know each other", async || {
+        let known = here.catalog().datacenters().await.is_ok_and(|all| all.len() == 2);
+        known && there.catalog().datacenters().await.is_ok_and(|all| all.len() == 2)
+    })
+    .await;
+    let afar = here.with_datacenter("dc2");
+    eventually("calls are passed on", async || afar.kv().put("a", "far").await.is_ok()).await;
+    assert_eq!(&there.kv().get("a").await.unwrap().value.unwrap().value[..], b"far");
+    assert_eq!(here.kv().get("a").await.unwrap().value, None);
+    assert!(afar.txn().set("b", "x").commit().await.unwrap().is_done());
+    assert_eq!(afar.catalog().nodes().await.unwrap().value[0].node, "n2");
+
+    let mut watch = afar.health().service("web").passing().watch();
+    shows(&mut watch, &[]).await;
+    there.agent().register(&web("web-1", 1)).await.unwrap();
+    shows(&mut watch, &["web-1"]).await;
+
+    let query = PreparedQuery::new("find-web", "web").failover(0, ["dc2"]);
+    here.prepared_queries().create(&query).await.unwrap();
+    let found = here.prepared_queries().execute("find-web").await.unwrap().value;
+    assert_eq!((found.datacenter.as_str(), found.failovers, found.nodes.len()), ("dc2", 1, 1));
+    let resolver = Dns::new(format!("127.0.0.1:{}", dns[0]).parse().unwrap()).unwrap();
+    for name in [Name::service("web").datacenter("dc2"), Name::query("find-web")] {
+        assert_eq!(resolver.targets(&name).await.unwrap()[0].port, 1, "{name:?}");
+    }
+    here.agent().register(&web("web-9", 9)).await.unwrap();
+    eventually("the near one is taken when it is there", async || {
+        here.prepared_queries().execute("find-web").await.unwrap().value.datacenter == "dc1"
+    })
+    .await;
+
+    let coordinates = here.coordinates().datacenters().await.unwrap();
+    let of = |name: &str| {
+        let one = coordinates.iter().find(|one| one.datacenter == name).unwrap();
+        one.coordinates[0].coord.clone()
+    };
+    let distance = of("dc1").distance(&of("dc2")).unwrap();
+    assert!(distance < Duration::from_secs(1), "{distance:?}");
+    let lock = afar.lock("locks/far").ttl(Duration::from_secs(10)).acquire().await.unwrap();
+    assert!(lock.txn().set("c", "x").commit().await.unwrap().is_done());
+    lock.release().await.unwrap();
+    let checks = afar.health().state(Status::Passing).await.unwrap().value;
+    assert!(checks.iter().all(|check| check.node == "n2"));
+}
