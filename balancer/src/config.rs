@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
+use crate::limits::Limits;
+use crate::locality::Locality;
 use crate::policy::Policy;
+use crate::slow_start::SlowStart;
 
 /// Settings of a [`Pool`](crate::Pool).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +21,12 @@ pub struct Config {
     pub health: Health,
     /// Active probes; `None` means that endpoints are ready as soon as they are known.
     pub probes: Option<Probes>,
+    /// How the share of a new or recovered endpoint grows; `None`: it has its full share at once.
+    pub slow_start: Option<SlowStart>,
+    /// Where the balancer is, to prefer what is near; `None`: all endpoints are equally near.
+    pub locality: Option<Locality>,
+    /// How many requests an endpoint may have in flight. No limit by default.
+    pub limits: Limits,
     /// Whether a reset to the empty set is ignored. Off by default: a feed must not turn its own failure into
     /// an empty set, so that an empty set is news and not an accident.
     pub refuse_empty_reset: bool,
@@ -45,6 +54,27 @@ impl Config {
         self
     }
 
+    /// Has the share of new and recovered endpoints grow.
+    #[must_use]
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// Prefers what is near.
+    #[must_use]
+    pub fn locality(mut self, locality: Locality) -> Self {
+        self.locality = Some(locality);
+        self
+    }
+
+    /// Limits requests in flight per endpoint.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Sets whether a reset to the empty set is ignored.
     #[must_use]
     pub fn refuse_empty_reset(mut self, refuse: bool) -> Self {
@@ -59,6 +89,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.policy.validate()?;
         self.health.validate()?;
+        self.limits.validate()?;
+        self.slow_start.as_ref().map_or(Ok(()), SlowStart::validate)?;
+        self.locality.as_ref().map_or(Ok(()), Locality::validate)?;
         self.probes.as_ref().map_or(Ok(()), Probes::validate)
     }
 }
@@ -92,6 +125,8 @@ pub struct Health {
     pub failing_pause: Duration,
     /// The longest pause of a failing endpoint.
     pub failing_pause_max: Duration,
+    /// Whether endpoints whose success rate falls behind that of the others are taken out; `None` is not.
+    pub success_rate: Option<SuccessRate>,
     /// How long an endpoint must have been well for its next ejection to count as the first one.
     pub forgive_after: Duration,
 }
@@ -108,6 +143,7 @@ impl Default for Health {
             unreachable_pause_max: Duration::from_secs(1),
             failing_pause: Duration::from_secs(2),
             failing_pause_max: Duration::from_secs(60),
+            success_rate: Some(SuccessRate::default()),
             forgive_after: Duration::from_secs(30),
         }
     }
@@ -119,6 +155,7 @@ impl Health {
         at_least_one("health.server_errors", self.server_errors)?;
         share("health.max_ejected", self.max_ejected)?;
         share("health.min_usable", self.min_usable)?;
+        self.success_rate.as_ref().map_or(Ok(()), SuccessRate::validate)?;
         at_most_a_day("health.unreachable_pause_max", self.unreachable_pause_max)?;
         at_most_a_day("health.failing_pause_max", self.failing_pause_max)?;
         for (field, pause, most) in [
@@ -139,6 +176,50 @@ impl Health {
         let share = self.min_usable.max(1.0 - self.max_ejected);
         // The subtraction keeps 0.6 * 5 from being rounded up to 4 by the last bit of the product.
         (members as f64 * share - 1e-9).ceil().max(0.0) as usize
+    }
+}
+
+/// Ejection of who answers clearly worse than the others, which errors in a row do not show: one failure in three.
+///
+/// After each interval an endpoint is taken out as failing whose share of good answers is below the mean of the others
+/// by more than `margin` and by more than `deviations` times their standard deviation. Envoy's rule has the second half
+/// only and needs five endpoints; the margin lets it work from two on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SuccessRate {
+    /// How long to count before comparing.
+    pub interval: Duration,
+    /// Who had fewer requests in an interval is not judged.
+    pub min_requests: u32,
+    /// The least gap to the mean of the others, 0 to 1.
+    pub margin: f64,
+    /// The least gap in standard deviations of the others. 1.9 as in Envoy.
+    pub deviations: f64,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), min_requests: 100, margin: 0.2, deviations: 1.9 }
+    }
+}
+
+impl SuccessRate {
+    fn validate(&self) -> Result<(), ConfigError> {
+        at_least_one("health.success_rate.min_requests", self.min_requests)?;
+        share("health.success_rate.margin", self.margin)?;
+        if !(0.0..=100.0).contains(&self.deviations) {
+            return Err(ConfigError::invalid(
+                "health.success_rate.deviations",
+                self.deviations,
+                "from 0 to 100",
+            ));
+        }
+        if self.interval < Duration::from_millis(100) {
+            let value = format_args!("{:?}", self.interval);
+            return Err(ConfigError::invalid("health.success_rate.interval", value, "100 ms or more"));
+        }
+        at_most_a_day("health.success_rate.interval", self.interval)
     }
 }
 
@@ -225,7 +306,7 @@ pub(crate) fn at_most_a_day(field: &'static str, value: Duration) -> Result<(), 
     Err(ConfigError::invalid(field, format_args!("{value:?}"), "one day at most"))
 }
 
-fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
+pub(crate) fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(ConfigError::invalid(field, value, "from 0 to 1")) }
 }
 

@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// The machine that it runs on, when known.
     pub host: Option<String>,
+    /// The zone (data centre, room, rack) that it is in, when known.
+    pub zone: Option<String>,
 }
 
 impl Endpoint {
@@ -82,7 +84,7 @@ impl Endpoint {
 
     /// An endpoint with weight 1 on an unknown machine.
     pub fn new(id: impl Into<EndpointId>, addr: SocketAddr) -> Self {
-        Self { id: id.into(), addr, weight: 1, host: None }
+        Self { id: id.into(), addr, weight: 1, host: None, zone: None }
     }
 
     /// Sets the share relative to the others; clamped to 1..=[`Endpoint::MAX_WEIGHT`].
@@ -96,6 +98,13 @@ impl Endpoint {
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
+        self
+    }
+
+    /// Sets the zone that it is in.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 }

@@ -49,6 +49,12 @@ impl PickError {
         let Self::NoEndpoint { reason } = self;
         reason.excluded > 0
     }
+
+    /// Whether every usable endpoint is at its limit: there will be room when requests end.
+    pub fn is_full(&self) -> bool {
+        let Self::NoEndpoint { reason } = self;
+        reason.full > 0 && reason.excluded == 0
+    }
 }
 
 /// How many endpoints there are that could not be picked, by cause.
@@ -57,6 +63,8 @@ impl PickError {
 pub struct Absence {
     /// Usable, but the request excluded them.
     pub excluded: usize,
+    /// Usable, but with as many requests in flight as they may have.
+    pub full: usize,
     /// Waiting for their first passed probe.
     pub warming: usize,
     /// Ejected, or on trial with the one request that a trial allows.
@@ -69,6 +77,7 @@ impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             (self.excluded, "excluded by the request"),
+            (self.full, "at their limit"),
             (self.ejected, "ejected"),
             (self.warming, "waiting for a first passed probe"),
             (self.draining, "draining"),

@@ -34,6 +34,8 @@ pub enum EventKind {
     },
     /// Passed its first probe.
     Ready,
+    /// Its share no longer grows.
+    Ramped,
     /// Taken out.
     Ejected {
         /// Why.
@@ -75,6 +77,7 @@ impl fmt::Display for Event {
             EventKind::Added { ready: true } => f.write_str("added"),
             EventKind::Added { ready: false } => f.write_str("added, picked after its first passed probe"),
             EventKind::Ready => f.write_str("passed its first probe"),
+            EventKind::Ramped => f.write_str("has its full share"),
             EventKind::Ejected { reason, until: Some(until) } => {
                 let pause = until.saturating_sub(self.at);
                 write!(f, "ejected for {:.2} s: {reason}", pause.as_secs_f64())

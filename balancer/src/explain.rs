@@ -45,12 +45,18 @@ pub enum Verdict {
     Picked,
     /// Picked because a pause was over and a request had to try it.
     PickedAsTrial,
+    /// Picked because the request belongs there.
+    PickedByAffinity,
     /// Compared with the winner, and lost.
     Lost,
     /// Usable, but not drawn.
     NotDrawn,
     /// Excluded by the request.
     Excluded,
+    /// Usable, with as many requests in flight as it may have.
+    Full,
+    /// Usable, but farther away than the tier that was drawn from.
+    Farther,
     /// Not usable.
     Unusable {
         /// Its state.
@@ -86,6 +92,9 @@ impl fmt::Display for Verdict {
         match self {
             Self::Picked => f.write_str("picked"),
             Self::PickedAsTrial => f.write_str("picked as a trial"),
+            Self::PickedByAffinity => f.write_str("picked by affinity"),
+            Self::Full => f.write_str("at its limit"),
+            Self::Farther => f.write_str("farther away"),
             Self::Lost => f.write_str("compared and lost"),
             Self::NotDrawn => f.write_str("not drawn"),
             Self::Excluded => f.write_str("excluded by the request"),

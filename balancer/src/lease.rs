@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::shared::Shared;
 use crate::slot::Slot;
@@ -15,11 +17,46 @@ pub struct PickRequest<'a> {
     pub exclude: &'a [EndpointId],
     /// Whether it may try an ejected endpoint while others are ready.
     pub may_try: bool,
+    /// What the hashing policies place it by, made with [`hash`](crate::hash); without it they draw.
+    pub key: Option<u64>,
+    /// The endpoint that it had before. Taken while it is usable, with whatever policy; else another one is picked.
+    pub prefer: Option<&'a EndpointId>,
+    /// How much of an endpoint's limit it may use.
+    pub priority: Priority,
+}
+
+/// How much a request matters when there is too much to do.
+///
+/// With [`Limits`](crate::Limits) a share of each endpoint's limit is kept for requests that matter more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Priority {
+    /// May use 80 % of a limit: prefetches, crawlers, batch.
+    Low,
+    /// May use 95 % of it.
+    #[default]
+    Normal,
+    /// May use all of it.
+    High,
+}
+
+impl Priority {
+    /// The part of `limit` that requests of this priority may use; at least one.
+    pub fn of(self, limit: u32) -> u32 {
+        let percent = match self {
+            Self::Low => 80,
+            Self::Normal => 95,
+            Self::High => 100,
+        };
+        // Rounded up: a small limit has no share to keep.
+        (u64::from(limit) * percent).div_ceil(100).max(1) as u32
+    }
 }
 
 impl Default for PickRequest<'_> {
     fn default() -> Self {
-        Self { exclude: &[], may_try: true }
+        Self { exclude: &[], may_try: true, key: None, prefer: None, priority: Priority::Normal }
     }
 }
 
@@ -36,6 +73,27 @@ impl<'a> PickRequest<'a> {
     #[must_use]
     pub fn may_try(mut self, may: bool) -> Self {
         self.may_try = may;
+        self
+    }
+
+    /// Sets what the hashing policies place it by.
+    #[must_use]
+    pub fn key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the endpoint that it had before, if any.
+    #[must_use]
+    pub fn prefer(mut self, endpoint: Option<&'a EndpointId>) -> Self {
+        self.prefer = endpoint;
+        self
+    }
+
+    /// Sets how much it matters.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

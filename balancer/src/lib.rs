@@ -26,7 +26,9 @@
 //! | [`Endpoint`], [`Update`] | what can be picked, and how the set changes |
 //! | [`State`], [`Reason`], [`Event`], [`Explanation`] | where an endpoint stands, why, what happened, why a pick went there |
 //! | [`Config`], [`Health`], [`Probes`], [`Policy`] | settings: plain data |
-//! | [`RetryBudget`] | how many retries are too many |
+//! | [`Limits`], [`Locality`], [`SlowStart`] | how much, how near, how soon |
+//! | [`RetryBudget`], [`AdaptiveLimit`] | how many retries, and how many requests at once, are too many |
+//! | [`hash`] | where a key belongs |
 #![cfg_attr(feature = "proxy", doc = "| [`proxy`] | the HTTP/1.1 gateway |")]
 //!
 //! # Features
@@ -45,8 +47,13 @@ mod error;
 mod event;
 mod ewma;
 mod explain;
+mod group;
+mod hash;
 mod lease;
+mod limits;
+mod locality;
 mod members;
+mod pick;
 mod policy;
 mod pool;
 #[cfg(feature = "proxy")]
@@ -54,17 +61,24 @@ pub mod proxy;
 mod rng;
 mod shared;
 mod slot;
+mod slow_start;
 mod snapshot;
 mod state;
 
 pub use budget::RetryBudget;
-pub use config::{Config, Health, Probes};
+pub use config::{Config, Health, Probes, SuccessRate};
 pub use endpoint::{Endpoint, EndpointId, Update};
 pub use error::{Absence, ConfigError, PickError};
 pub use event::{Event, EventKind};
 pub use explain::{Candidate, Explanation, Verdict};
-pub use lease::{Lease, Outcome, PickRequest};
-pub use policy::{LeastPending, P2cPeakEwma, Policy, RoundRobin};
+pub use hash::hash;
+pub use lease::{Lease, Outcome, PickRequest, Priority};
+pub use limits::{Adaptive, AdaptiveLimit, Limits};
+pub use locality::Locality;
+pub use policy::{
+    Ketama, LeastPending, Maglev, P2cLeastPending, P2cPeakEwma, Policy, Prequal, Random, RoundRobin,
+};
 pub use pool::{Pool, PoolLoad, ProbeOutcome};
+pub use slow_start::SlowStart;
 pub use snapshot::{EndpointView, Snapshot};
 pub use state::{Reason, State};

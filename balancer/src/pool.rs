@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,14 +10,13 @@ use crate::config::{Config, Probes};
 use crate::endpoint::{EndpointId, Update};
 use crate::error::{ConfigError, PickError};
 use crate::event::Event;
-use crate::explain::{Candidate, Explanation, Verdict};
+use crate::explain::{Candidate, Explanation};
 use crate::lease::{Lease, PickRequest};
 use crate::members::Members;
-use crate::policy::{Candidates, Choice, Choose};
+use crate::policy::Policy;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
-use crate::state::State;
 
 /// The endpoints of one service, and who of them gets the next request.
 ///
@@ -27,7 +25,7 @@ use crate::state::State;
 /// nothing; everything that changes a state takes a short lock and publishes a new [`Snapshot`].
 #[derive(Clone, Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What a probe found.
@@ -63,7 +61,7 @@ impl ProbeOutcome {
 pub struct PoolLoad {
     /// Requests in flight on all endpoints, the draining ones included.
     pub in_flight: u64,
-    /// Endpoints that requests are spread over.
+    /// Endpoints that requests are spread over, those that ramp included.
     pub ready: usize,
     /// Endpoints that wait for their first passed probe.
     pub warming: usize,
@@ -71,11 +69,6 @@ pub struct PoolLoad {
     pub ejected: usize,
     /// Endpoints that finish what they have.
     pub draining: usize,
-}
-
-enum How {
-    Trial,
-    Policy(Choice),
 }
 
 impl Pool {
@@ -103,8 +96,13 @@ impl Pool {
     /// # Errors
     /// [`PickError::NoEndpoint`] when none may take the request now.
     pub fn pick(&self, request: &PickRequest<'_>, now: Duration) -> Result<Lease, PickError> {
-        self.settle_pauses(now);
-        self.choose(&self.shared.snapshot.load(), request, now).map(|(lease, _)| lease)
+        self.shared.note(now);
+        let mut snapshot = self.shared.snapshot.load();
+        if snapshot.due.is_some_and(|due| due <= now) {
+            self.tick(now);
+            snapshot = self.shared.snapshot.load();
+        }
+        self.choose(&snapshot, request, now).map(|(lease, _)| lease)
     }
 
     /// Picks as [`pick`](Self::pick) does, and tells why. Allocates: for people, tests and sampled logs.
@@ -113,19 +111,24 @@ impl Pool {
         request: &PickRequest<'_>,
         now: Duration,
     ) -> (Result<Lease, PickError>, Explanation) {
-        self.settle_pauses(now);
+        self.shared.note(now);
+        if self.shared.snapshot.load().due.is_some_and(|due| due <= now) {
+            self.tick(now);
+        }
         let snapshot = self.shared.snapshot.load_full();
         let before = snapshot.views(now);
         let result = self.choose(&snapshot, request, now);
-        let verdict = |slot: &Arc<Slot>| self.verdict(&snapshot, request, result.as_ref().ok(), slot);
+        let verdict = |slot: &Arc<Slot>, in_flight| {
+            self.verdict(&snapshot, request, result.as_ref().ok(), slot, in_flight)
+        };
         let candidates = snapshot.all.iter().zip(before).map(|(slot, view)| Candidate {
             id: view.id,
-            verdict: verdict(slot),
+            verdict: verdict(slot, view.in_flight),
             in_flight: view.in_flight,
             latency_ms: view.latency_ms,
         });
         let explanation = Explanation {
-            policy: self.shared.policy.name(),
+            policy: self.shared.config.policy.name(),
             picked: result.as_ref().ok().map(|(lease, _)| lease.endpoint().id.clone()),
             candidates: candidates.collect(),
             refusal: None,
@@ -148,6 +151,34 @@ impl Pool {
     /// Takes in what a probe found.
     pub fn probe_result(&self, id: &EndpointId, outcome: ProbeOutcome, now: Duration) {
         self.shared.probed(id, outcome, now);
+    }
+
+    /// Whom to ask for a report of its load, drawn at random; none unless the policy is
+    /// [`Prequal`](crate::Prequal). Call it with each request.
+    pub fn load_probes(&self) -> Vec<(EndpointId, SocketAddr)> {
+        let Policy::Prequal(policy) = &self.shared.config.policy else { return Vec::new() };
+        let snapshot = self.shared.snapshot.load();
+        let ready = &snapshot.group.ready;
+        let whole = policy.probes_per_request.floor();
+        let more = self.shared.draw.unit() < policy.probes_per_request - whole;
+        let drawn = (0..whole as usize + usize::from(more)).filter_map(|_| {
+            let slot = ready.get(self.shared.draw.below(ready.len()))?;
+            Some((slot.id().clone(), slot.endpoint.addr))
+        });
+        drawn.collect()
+    }
+
+    /// Takes in what an endpoint says of its load: requests that it works on, from whomever, and how long they take.
+    pub fn load_report(&self, id: &EndpointId, in_flight: u32, latency: Duration, now: Duration) {
+        self.shared.note(now);
+        if matches!(self.shared.config.policy, Policy::Prequal(_)) {
+            self.shared.reports.tell(id, in_flight, latency, now);
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
     }
 
     /// Switches active probes on, or changes when they are made. Endpoints that are ready stay so.
@@ -183,108 +214,13 @@ impl Pool {
     /// How much there is to do.
     pub fn load(&self) -> PoolLoad {
         let snapshot = self.shared.snapshot.load();
-        let absence = snapshot.absence(0);
+        let absence = snapshot.absence(0, 0);
         PoolLoad {
             in_flight: snapshot.all.iter().map(|slot| slot.stats.pending()).sum(),
-            ready: snapshot.ready.len(),
+            ready: snapshot.ready(),
             warming: absence.warming,
             ejected: absence.ejected,
             draining: absence.draining,
         }
     }
-
-    fn settle_pauses(&self, now: Duration) {
-        self.shared.note(now);
-        if self.shared.snapshot.load().due.is_some_and(|due| due <= now) {
-            self.tick(now);
-        }
-    }
-
-    fn choose(
-        &self,
-        snapshot: &Snapshot,
-        request: &PickRequest<'_>,
-        now: Duration,
-    ) -> Result<(Lease, How), PickError> {
-        let waited = |slot: &Slot| now.saturating_sub(slot.since) >= PickRequest::TRIAL_PATIENCE;
-        if let Some(slot) = take_trial(snapshot, request, |slot| request.may_try || waited(slot)) {
-            return Ok((self.lease(slot, true, now), How::Trial));
-        }
-        let among = Candidates {
-            ready: &snapshot.ready,
-            schedule: &snapshot.schedule,
-            exclude: request.exclude,
-            draw: &self.shared.draw,
-            cursor: &self.shared.cursor,
-            now,
-        };
-        let choice = self.shared.policy.choose(&among);
-        match choice.and_then(|choice| Some((choice, snapshot.ready.get(choice.index)?))) {
-            Some((choice, slot)) => Ok((self.lease(slot, false, now), How::Policy(choice))),
-            // Better a risk than no answer.
-            None => match take_trial(snapshot, request, |_| true) {
-                Some(slot) => Ok((self.lease(slot, true, now), How::Trial)),
-                None => Err(PickError::NoEndpoint { reason: snapshot.absence(snapshot.ready.len()) }),
-            },
-        }
-    }
-
-    fn lease(&self, slot: &Arc<Slot>, trial: bool, now: Duration) -> Lease {
-        slot.stats.in_flight.fetch_add(1, Ordering::SeqCst);
-        slot.stats.requests.fetch_add(1, Ordering::Relaxed);
-        slot.stats.turn.store(self.shared.picks.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        Lease {
-            shared: Arc::clone(&self.shared),
-            slot: Arc::clone(slot),
-            started: now,
-            trial,
-            answered: false,
-            open: true,
-        }
-    }
-
-    fn verdict(
-        &self,
-        snapshot: &Snapshot,
-        request: &PickRequest<'_>,
-        picked: Option<&(Lease, How)>,
-        slot: &Arc<Slot>,
-    ) -> Verdict {
-        match picked {
-            Some((lease, How::Trial)) if lease.slot.id() == slot.id() => return Verdict::PickedAsTrial,
-            Some((lease, How::Policy(_))) if lease.slot.id() == slot.id() => return Verdict::Picked,
-            _ => {}
-        }
-        if slot.state != State::Ready {
-            return Verdict::Unusable { state: slot.state, reason: slot.reason };
-        }
-        if request.exclude.contains(slot.id()) {
-            return Verdict::Excluded;
-        }
-        match picked {
-            Some((_, How::Policy(choice))) => {
-                let against = choice.against.and_then(|index| snapshot.ready.get(index));
-                let all = matches!(self.shared.policy, crate::Policy::LeastPending(_));
-                if all || against.is_some_and(|other| other.id() == slot.id()) {
-                    Verdict::Lost
-                } else {
-                    Verdict::NotDrawn
-                }
-            }
-            _ => Verdict::NotDrawn,
-        }
-    }
-}
-
-/// Claims the one request of a trial.
-fn take_trial<'a>(
-    snapshot: &'a Snapshot,
-    request: &PickRequest<'_>,
-    may: impl Fn(&Slot) -> bool,
-) -> Option<&'a Arc<Slot>> {
-    snapshot.trial.iter().find(|slot| {
-        let taken = &slot.stats.trial_taken;
-        let free = !request.exclude.contains(slot.id()) && !taken.load(Ordering::Acquire);
-        free && may(slot) && !taken.swap(true, Ordering::AcqRel)
-    })
 }

@@ -24,6 +24,13 @@ impl Draw {
         (((self.next() >> 32) * n as u64) >> 32) as usize
     }
 
+    /// Two numbers, below `n` and below `m`, of one draw.
+    pub(crate) fn two_below(&self, n: usize, m: usize) -> (usize, usize) {
+        let drawn = self.next();
+        let below = |half: u64, n: usize| ((half * n as u64) >> 32) as usize;
+        (below(drawn >> 32, n), below(drawn & 0xFFFF_FFFF, m))
+    }
+
     /// A number in 0..1.
     pub(crate) fn unit(&self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64

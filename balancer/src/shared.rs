@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::Health;
+use crate::config::Config;
 use crate::lease::{Lease, Outcome};
 use crate::members::Members;
-use crate::policy::Policy;
+use crate::policy::Reports;
 use crate::pool::ProbeOutcome;
 use crate::rng::Draw;
+use crate::slot::Stats;
 use crate::snapshot::Snapshot;
 use crate::state::{Reason, State};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) policy: Policy,
-    health: Health,
+    pub(crate) config: Config,
     decay: Duration,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     members: Mutex<Members>,
@@ -26,24 +26,28 @@ pub(crate) struct Shared {
     pub(crate) draw: Draw,
     pub(crate) cursor: AtomicU64,
     pub(crate) picks: AtomicU64,
+    /// Requests in flight on all endpoints, forgotten ones included.
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) reports: Reports,
     /// Microseconds of the latest time that the pool was told.
     latest: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(members: Members, seed: u64) -> Self {
-        let policy = members.config.policy.clone();
+        let config = members.config.clone();
         Self {
-            decay: policy.decay(),
-            health: members.config.health.clone(),
-            snapshot: ArcSwap::from_pointee(Snapshot::build(0, &policy, Vec::new())),
-            policy,
+            decay: config.policy.decay(),
+            snapshot: ArcSwap::from_pointee(Snapshot::build(&config, 0, Vec::new(), None)),
+            config,
             members: Mutex::new(members),
             generation: AtomicU64::new(0),
             // Picks and transitions draw from streams of their own, so that neither shifts the other.
             draw: Draw::new(seed ^ 0xA5A5_5A5A_C3C3_3C3C),
             cursor: AtomicU64::new(0),
             picks: AtomicU64::new(1),
+            in_flight: AtomicU64::new(0),
+            reports: Reports::default(),
             latest: AtomicU64::new(0),
         }
     }
@@ -55,7 +59,8 @@ impl Shared {
         let result = change(&mut members);
         if let Some(slots) = members.publish() {
             let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-            self.snapshot.store(Arc::new(Snapshot::build(generation, &self.policy, slots)));
+            let old = self.snapshot.load();
+            self.snapshot.store(Arc::new(Snapshot::build(&self.config, generation, slots, Some(&old))));
         }
         result
     }
@@ -76,14 +81,19 @@ impl Shared {
         self.note(now);
         let stats = &lease.slot.stats;
         let elapsed = now.saturating_sub(lease.started);
+        if let Some(rules) = self.config.limits.adaptive.as_ref().filter(|_| outcome != Outcome::Cancelled) {
+            let failed = matches!(outcome, Outcome::ConnectFailed | Outcome::Reset | Outcome::Timeout);
+            stats.adapt(rules, elapsed, failed, now);
+        }
         match outcome {
             Outcome::Success => self.well(lease, elapsed, now),
             Outcome::Status(500 | 502..=504 | 506..=599) => {
                 stats.note_answer(now);
                 stats.note_failure(now);
+                self.count(stats, false);
                 stats.local_failures.store(0, Ordering::Relaxed);
                 let row = stats.server_errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-                self.ill(lease, row >= self.health.server_errors, Reason::ServerErrors(row), now);
+                self.ill(lease, row >= self.config.health.server_errors, Reason::ServerErrors(row), now);
             }
             Outcome::Status(_) => self.well(lease, elapsed, now),
             Outcome::ConnectFailed => self.local(lease, Reason::ConnectFailures, now),
@@ -104,6 +114,7 @@ impl Shared {
     /// The request is no longer in flight.
     pub(crate) fn release(&self, lease: &Lease, now: Duration) {
         let stats = &lease.slot.stats;
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let before = stats.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && stats.retiring.load(Ordering::SeqCst) {
             self.change(now, |members| members.retire(lease.slot.id(), now));
@@ -135,7 +146,7 @@ impl Shared {
                     row.failed = 0;
                     row.passed = row.passed.saturating_add(1);
                     // A probe does not show that requests work: who failed those is tried by one of them.
-                    let by_probe = !matches!(state, State::Ready) && !reason.is_failing();
+                    let by_probe = !state.is_usable() && !reason.is_failing();
                     if row.passed >= rules.healthy_after && by_probe {
                         members.recover(id, now);
                     }
@@ -156,8 +167,8 @@ impl Shared {
             let stops = failed == Reason::NotReady && reason.is_failing();
             let worse = (failed.is_unreachable() && !reason.is_unreachable()) || stops;
             match state {
-                State::Ready | State::Trial if enough => members.eject(id, failed, now),
-                State::Ready => members.hasten_probe(id, now),
+                State::Ready | State::Ramping | State::Trial if enough => members.eject(id, failed, now),
+                State::Ready | State::Ramping => members.hasten_probe(id, now),
                 State::Ejected if enough && worse => members.eject(id, failed, now),
                 // It stays where it is; why it does not get ready is told all the same.
                 State::Warming => members.explain(id, failed),
@@ -170,6 +181,7 @@ impl Shared {
         let stats = &lease.slot.stats;
         stats.note_answer(now);
         stats.forgive();
+        self.count(stats, true);
         if lease.trial {
             self.change(now, |members| {
                 if members.get(lease.slot.id()).is_some_and(|member| member.is_trial_of(lease)) {
@@ -180,10 +192,17 @@ impl Shared {
         stats.latency.record(elapsed, now, self.decay);
     }
 
+    fn count(&self, stats: &Stats, good: bool) {
+        if self.config.health.success_rate.is_some() {
+            stats.count(good);
+        }
+    }
+
     fn local(&self, lease: &Lease, reason: fn(u32) -> Reason, now: Duration) {
         lease.slot.stats.note_failure(now);
-        let row = lease.slot.stats.local_failure(now, self.health.local_window);
-        self.ill(lease, row >= self.health.local_failures, reason(row), now);
+        self.count(&lease.slot.stats, false);
+        let row = lease.slot.stats.local_failure(now, self.config.health.local_window);
+        self.ill(lease, row >= self.config.health.local_failures, reason(row), now);
     }
 
     fn ill(&self, lease: &Lease, enough: bool, reason: Reason, now: Duration) {
@@ -197,7 +216,7 @@ impl Shared {
         self.change(now, |members| {
             let Some(member) = members.get(id) else { return };
             // What began before the state did says nothing about it.
-            let ready = member.slot.state == State::Ready && lease.started >= member.slot.since;
+            let ready = member.slot.state.is_usable() && lease.started >= member.slot.since;
             if member.is_trial_of(lease) || (enough && ready && member.is_of(lease)) {
                 members.eject(id, reason, now);
             }

@@ -1,11 +1,12 @@
 //! An endpoint with its live counters, as the pick path sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::ewma::PeakEwma;
+use crate::limits::{Adaptive, AdaptiveLimit};
 use crate::state::{Reason, State};
 
 /// One endpoint in one snapshot. State and data are fixed; the counters live on from snapshot to snapshot.
@@ -37,6 +38,12 @@ pub(crate) struct Stats {
     local_failure_at: AtomicU64,
     /// Consecutive server errors.
     pub(crate) server_errors: AtomicU32,
+    /// Answers since success rates were compared last.
+    pub(crate) good: AtomicU32,
+    pub(crate) bad: AtomicU32,
+    /// The limit that was found by watching latency; 0 for none.
+    pub(crate) adaptive: AtomicU32,
+    pub(crate) limiter: Mutex<Option<AdaptiveLimit>>,
     pub(crate) latency: PeakEwma,
     /// Microseconds + 1 of the last failure of any kind; 0 for none.
     failed_at: AtomicU64,
@@ -53,6 +60,20 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn pending(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Follows the latency of an attempt with the limit.
+    pub(crate) fn adapt(&self, rules: &Adaptive, latency: Duration, failed: bool, now: Duration) {
+        // Some samples suffice: who finds it taken leaves it.
+        let limiter = match self.limiter.try_lock() {
+            Ok(limiter) => Some(limiter),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        };
+        let Some(mut limiter) = limiter else { return };
+        let limiter = limiter.get_or_insert_with(|| AdaptiveLimit::new(rules.clone()));
+        let limit = limiter.observe(latency, self.pending(), failed, now);
+        self.adaptive.store(limit, Ordering::Relaxed);
     }
 
     /// Counts a local failure; returns how many there were in a row.
@@ -93,11 +114,18 @@ impl Stats {
         }
     }
 
+    /// Counts an answer for the comparison of success rates.
+    pub(crate) fn count(&self, good: bool) {
+        if good { &self.good } else { &self.bad }.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A fresh start after an ejection: what it did before says nothing about what it does now.
     pub(crate) fn recover(&self) {
         self.forgive();
         self.failed_at.store(0, Ordering::Relaxed);
         self.latency.clear();
+        self.good.store(0, Ordering::Relaxed);
+        self.bad.store(0, Ordering::Relaxed);
         self.trial_taken.store(false, Ordering::Release);
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::error::Absence;
-use crate::policy::{Policy, schedule};
+use crate::group::Group;
 use crate::slot::Slot;
 use crate::state::{Reason, State};
 
@@ -18,20 +19,42 @@ pub struct Snapshot {
     generation: u64,
     decay: Duration,
     pub(crate) all: Vec<Arc<Slot>>,
-    pub(crate) ready: Vec<Arc<Slot>>,
     pub(crate) trial: Vec<Arc<Slot>>,
-    pub(crate) schedule: Vec<u32>,
-    /// When a pause ends next.
+    /// What is near, in order of nearness; empty without [`Config::locality`](crate::Config::locality).
+    pub(crate) near: Vec<Group>,
+    /// All that is usable.
+    pub(crate) group: Group,
+    /// When a pause or a ramp ends next.
     pub(crate) due: Option<Duration>,
 }
 
 impl Snapshot {
-    pub(crate) fn build(generation: u64, policy: &Policy, all: Vec<Arc<Slot>>) -> Self {
-        let of = |state| all.iter().filter(|slot| slot.state == state).cloned().collect::<Vec<_>>();
-        let (ready, trial) = (of(State::Ready), of(State::Trial));
-        let due = all.iter().filter(|slot| slot.state == State::Ejected).filter_map(|slot| slot.until).min();
-        let schedule = if matches!(policy, Policy::RoundRobin(_)) { schedule(&ready) } else { Vec::new() };
-        Self { generation, decay: policy.decay(), all, ready, trial, schedule, due }
+    /// A new picture; `old` is the last one, whose tables may be of use.
+    pub(crate) fn build(config: &Config, generation: u64, all: Vec<Arc<Slot>>, old: Option<&Self>) -> Self {
+        let policy = &config.policy;
+        let members: Vec<_> = all.iter().filter(|slot| slot.state != State::Draining).cloned().collect();
+        let trial = all.iter().filter(|slot| slot.state == State::Trial).cloned().collect();
+        let timed = |slot: &&Arc<Slot>| matches!(slot.state, State::Ejected | State::Ramping);
+        let due = all.iter().filter(timed).filter_map(|slot| slot.until).min();
+        let group = |members: &[Arc<Slot>], old: Option<&Group>| {
+            Group::new(members, |members, ready| policy.plan(members, ready, old.map(|old| &old.plan)))
+        };
+        let mut near = Vec::new();
+        if let Some(locality) = &config.locality {
+            for tier in 0..2u8 {
+                let is_in = |slot: &&Arc<Slot>| locality.is_in(tier, &slot.endpoint);
+                let tier_members: Vec<_> = members.iter().filter(is_in).cloned().collect();
+                near.push(group(&tier_members, old.and_then(|old| old.near.get(usize::from(tier)))));
+            }
+        }
+        let group = group(&members, old.map(|old| &old.group));
+        Self { generation, decay: policy.decay(), all, trial, near, group, due }
+    }
+
+    /// The endpoint with this id.
+    pub(crate) fn find(&self, id: &EndpointId) -> Option<&Arc<Slot>> {
+        let at = self.all.binary_search_by(|slot| slot.id().cmp(id)).ok()?;
+        self.all.get(at)
     }
 
     /// Counts up with each change of the pool.
@@ -51,7 +74,7 @@ impl Snapshot {
 
     /// How many endpoints requests are spread over.
     pub fn ready(&self) -> usize {
-        self.ready.len()
+        self.group.ready.len()
     }
 
     /// Whether an endpoint waits for the one request of its trial.
@@ -61,7 +84,7 @@ impl Snapshot {
 
     /// Whether a pick without exclusions would find an endpoint now.
     pub fn is_usable(&self) -> bool {
-        !self.ready.is_empty() || self.wants_trial()
+        !self.group.ready.is_empty() || self.wants_trial()
     }
 
     /// The endpoints with their state, sorted by id.
@@ -74,10 +97,11 @@ impl Snapshot {
         self.all.iter().map(|slot| EndpointView::of(slot, self.decay, now)).collect()
     }
 
-    pub(crate) fn absence(&self, excluded: usize) -> Absence {
+    pub(crate) fn absence(&self, excluded: usize, full: usize) -> Absence {
         let count = |state| self.all.iter().filter(|slot| slot.state == state).count();
         Absence {
             excluded,
+            full,
             warming: count(State::Warming),
             ejected: count(State::Ejected) + count(State::Trial),
             draining: count(State::Draining),
@@ -95,6 +119,8 @@ pub struct EndpointView {
     pub addr: String,
     /// The machine, when known.
     pub host: Option<String>,
+    /// The zone, when known.
+    pub zone: Option<String>,
     /// Its share relative to the others.
     pub weight: u32,
     /// Where it stands.
@@ -123,6 +149,7 @@ impl EndpointView {
             id: slot.id().clone(),
             addr: slot.endpoint.addr.to_string(),
             host: slot.endpoint.host.clone(),
+            zone: slot.endpoint.zone.clone(),
             weight: slot.endpoint.weight,
             state: slot.state,
             reason: slot.reason,

@@ -6,13 +6,16 @@ use serde::Serialize;
 
 /// Where an endpoint stands.
 ///
-/// `Warming -> Ready <-> Ejected` (back through `Trial`, or by probe); any of them `-> Draining -> gone`.
+/// `Warming -> Ramping -> Ready <-> Ejected` (back through `Trial`, or by probe); any of them `-> Draining -> gone`.
+/// `Ramping` is left out without [`Config::slow_start`](crate::Config::slow_start).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
     /// Waits for its first passed probe.
     Warming,
+    /// Picked, with a share that still grows.
+    Ramping,
     /// Picked.
     Ready,
     /// Its pause is over: one request at a time tries it.
@@ -23,10 +26,18 @@ pub enum State {
     Draining,
 }
 
+impl State {
+    /// Whether requests are spread over it: ready or ramping.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Ready | Self::Ramping)
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Warming => "warming",
+            Self::Ramping => "ramping",
             Self::Ready => "ready",
             Self::Trial => "trial",
             Self::Ejected => "ejected",
@@ -58,6 +69,8 @@ pub enum Reason {
     Broken(u32),
     /// This many answers in a row were server errors.
     ServerErrors(u32),
+    /// This many of a hundred answers were good, clearly fewer than those of the others.
+    SuccessRate(u8),
     /// It was told to drain.
     DrainRequested,
     /// It left the set.
@@ -72,12 +85,12 @@ impl Reason {
 
     /// Whether it is about answers, and not about their absence.
     pub(crate) fn is_answered(self) -> bool {
-        matches!(self, Self::ServerErrors(_))
+        matches!(self, Self::ServerErrors(_) | Self::SuccessRate(_))
     }
 
     /// Whether it answers, but badly: subject to the ejection cap.
     pub fn is_failing(self) -> bool {
-        matches!(self, Self::Broken(_) | Self::ServerErrors(_))
+        matches!(self, Self::Broken(_) | Self::ServerErrors(_) | Self::SuccessRate(_))
     }
 }
 
@@ -93,6 +106,9 @@ impl fmt::Display for Reason {
             Self::ProbeStatus(status) => write!(f, "it answered probes with status {status}"),
             Self::Broken(n) => write!(f, "{n} requests in a row broke off or got no answer in time"),
             Self::ServerErrors(n) => write!(f, "{n} server errors in a row"),
+            Self::SuccessRate(percent) => {
+                write!(f, "only {percent} % of its answers were good, clearly fewer than elsewhere")
+            }
             Self::DrainRequested => f.write_str("told to drain"),
             Self::Absent => f.write_str("left the set"),
         }

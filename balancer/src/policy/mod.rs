@@ -1,35 +1,54 @@
 //! Who gets the next request: policies as plain, comparable data.
 
+mod candidates;
+mod ketama;
 mod least_pending;
+mod maglev;
 mod p2c;
+mod places;
+mod prequal;
+mod random;
 mod round_robin;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::candidates::Candidates;
+pub use self::ketama::Ketama;
 pub use self::least_pending::LeastPending;
-pub use self::p2c::P2cPeakEwma;
+pub use self::maglev::Maglev;
+pub use self::p2c::{P2cLeastPending, P2cPeakEwma};
+use self::places::Places;
+pub use self::prequal::Prequal;
+pub(crate) use self::prequal::Reports;
+pub use self::random::Random;
 pub use self::round_robin::RoundRobin;
-pub(crate) use self::round_robin::schedule;
-use crate::endpoint::EndpointId;
 use crate::error::ConfigError;
-use crate::rng::Draw;
 use crate::slot::Slot;
 
-/// Who gets the next request.
+/// Who gets the next request. Weights, slow start, tiers, limits and exclusions work in every one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Policy {
     /// The better one of two drawn at random, by latency and requests in flight. The default.
     P2cPeakEwma(P2cPeakEwma),
-    /// In turn, by weight. For measuring and for endpoints that are all alike.
-    RoundRobin(RoundRobin),
+    /// The one of two drawn at random with fewer requests in flight. Where latency says nothing about load.
+    P2cLeastPending(P2cLeastPending),
     /// The one with the fewest requests in flight of all. Best alone; several balancers that do it flock.
     LeastPending(LeastPending),
+    /// In turn, by weight. For measuring and for endpoints that are all alike.
+    RoundRobin(RoundRobin),
+    /// Drawn at random, by weight.
+    Random(Random),
+    /// By a hash of the request's key, from a table: the fastest and most even one; for caches behind the balancer.
+    Maglev(Maglev),
+    /// By a hash of the request's key, on a ring: fewer keys move when endpoints come and go.
+    Ketama(Ketama),
+    /// By what endpoints themselves say of their load. For endpoints that do other work beside the requests.
+    Prequal(Prequal),
 }
 
 impl Default for Policy {
@@ -38,29 +57,48 @@ impl Default for Policy {
     }
 }
 
-impl From<P2cPeakEwma> for Policy {
-    fn from(policy: P2cPeakEwma) -> Self {
-        Self::P2cPeakEwma(policy)
-    }
+macro_rules! policies {
+    ($($name:ident $text:literal),*) => {
+        $(impl From<$name> for Policy {
+            fn from(policy: $name) -> Self {
+                Self::$name(policy)
+            }
+        })*
+
+        impl Policy {
+            /// The name as in serialized form.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => $text),*
+                }
+            }
+        }
+
+        impl Choose for Policy {
+            fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
+                match self {
+                    $(Self::$name(policy) => policy.choose(among)),*
+                }
+            }
+        }
+    };
 }
 
-impl From<RoundRobin> for Policy {
-    fn from(policy: RoundRobin) -> Self {
-        Self::RoundRobin(policy)
-    }
-}
-
-impl From<LeastPending> for Policy {
-    fn from(policy: LeastPending) -> Self {
-        Self::LeastPending(policy)
-    }
+policies! {
+    P2cPeakEwma "p2c_peak_ewma", P2cLeastPending "p2c_least_pending", LeastPending "least_pending",
+    RoundRobin "round_robin", Random "random", Maglev "maglev", Ketama "ketama", Prequal "prequal"
 }
 
 impl Policy {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         match self {
             Self::P2cPeakEwma(policy) => policy.validate(),
-            Self::RoundRobin(_) | Self::LeastPending(_) => Ok(()),
+            Self::Maglev(policy) => policy.validate(),
+            Self::Ketama(policy) => policy.validate(),
+            Self::Prequal(policy) => policy.validate(),
+            Self::P2cLeastPending(_) | Self::LeastPending(_) | Self::RoundRobin(_) | Self::Random(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -68,33 +106,30 @@ impl Policy {
     pub(crate) fn decay(&self) -> Duration {
         match self {
             Self::P2cPeakEwma(policy) => policy.decay,
-            Self::RoundRobin(_) | Self::LeastPending(_) => P2cPeakEwma::default().decay,
+            _ => P2cPeakEwma::default().decay,
         }
     }
 
-    /// The name as in serialized form.
-    pub fn name(&self) -> &'static str {
+    /// What can be computed before the picks: of all members of a tier, those that are usable, and what was computed
+    /// last for that tier.
+    pub(crate) fn plan(&self, members: &[Arc<Slot>], ready: &[Arc<Slot>], old: Option<&Plan>) -> Plan {
         match self {
-            Self::P2cPeakEwma(_) => "p2c_peak_ewma",
-            Self::RoundRobin(_) => "round_robin",
-            Self::LeastPending(_) => "least_pending",
-        }
-    }
-}
-
-impl Choose for Policy {
-    fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
-        match self {
-            Self::P2cPeakEwma(policy) => policy.choose(among),
-            Self::RoundRobin(policy) => policy.choose(among),
-            Self::LeastPending(policy) => policy.choose(among),
+            Self::RoundRobin(_) => Plan::Order(round_robin::schedule(ready)),
+            Self::Random(_) => Plan::sums(ready),
+            Self::Maglev(policy) => {
+                Plan::Places(Places::new(members, ready, old, |weights| policy.table(weights)))
+            }
+            Self::Ketama(policy) => {
+                Plan::Places(Places::new(members, ready, old, |weights| policy.ring(weights)))
+            }
+            _ => Plan::None,
         }
     }
 }
 
 /// What a policy does.
 pub(crate) trait Choose {
-    /// One of `among`, or `None` when all of them are excluded.
+    /// One of `among`, or `None` when none of them is open.
     fn choose(&self, among: &Candidates<'_>) -> Option<Choice>;
 }
 
@@ -105,45 +140,32 @@ pub(crate) struct Choice {
     pub(crate) against: Option<usize>,
 }
 
-/// What a policy chooses from.
-pub(crate) struct Candidates<'a> {
-    pub(crate) ready: &'a [Arc<Slot>],
-    pub(crate) schedule: &'a [u32],
-    pub(crate) exclude: &'a [EndpointId],
-    pub(crate) draw: &'a Draw,
-    pub(crate) cursor: &'a AtomicU64,
-    pub(crate) now: Duration,
-}
-
-impl Candidates<'_> {
-    fn excluded(&self, slot: &Slot) -> bool {
-        self.exclude.iter().any(|id| id == slot.id())
-    }
-
-    /// How many may be chosen. Costs a walk only when something is excluded.
-    fn eligible(&self) -> usize {
-        if self.exclude.is_empty() {
-            return self.ready.len();
-        }
-        self.ready.iter().filter(|slot| !self.excluded(slot)).count()
-    }
-
-    /// The index of the `nth` that may be chosen.
-    fn nth(&self, nth: usize) -> Option<usize> {
-        if self.exclude.is_empty() {
-            return (nth < self.ready.len()).then_some(nth);
-        }
-        let eligible = self.ready.iter().enumerate().filter(|(_, slot)| !self.excluded(slot));
-        eligible.map(|(index, _)| index).nth(nth)
+impl Choice {
+    pub(crate) fn of(index: usize) -> Self {
+        Self { index, against: None }
     }
 }
 
-/// In flight per weight, counting the request to come.
-fn pressure(slot: &Slot) -> f32 {
-    (slot.stats.pending() + 1) as f32 / slot.endpoint.weight.max(1) as f32
+/// What a policy computed of a tier.
+#[derive(Debug, Default)]
+pub(crate) enum Plan {
+    #[default]
+    None,
+    /// Indices in the order of turns.
+    Order(Vec<u32>),
+    /// Sums of weights up to and with each index.
+    Sums(Vec<u64>),
+    /// Where keys belong.
+    Places(Places),
 }
 
-/// The one that was chosen longest ago goes first when nothing else tells two apart.
-fn turn(slot: &Slot) -> u64 {
-    slot.stats.turn.load(Ordering::Relaxed)
+impl Plan {
+    fn sums(ready: &[Arc<Slot>]) -> Self {
+        let mut sum = 0;
+        let add = |slot: &Arc<Slot>| {
+            sum += u64::from(slot.endpoint.weight);
+            sum
+        };
+        Self::Sums(ready.iter().map(add).collect())
+    }
 }

@@ -1,16 +1,17 @@
 //! Power of two choices on peak-EWMA latency.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidates, Choice, Choose, pressure, turn};
+use super::{Candidates, Choice, Choose};
 use crate::config::at_most_a_day;
 use crate::error::ConfigError;
 use crate::slot::Slot;
 
-/// Draws two different endpoints and takes the one with the lower cost: latency estimate times requests in
-/// flight (the new one included) over weight.
+/// Draws two different endpoints, each let through as often as its share says, and takes the one with the lower cost:
+/// latency estimate times requests in flight, the new one included.
 ///
 /// Two choices bound what a wrong estimate can do: an endpoint that always wins gets at most 2/n of the
 /// traffic (Mitzenmacher 2001). The estimate is a peak-EWMA as in Finagle. Two additions: a failure counts as
@@ -76,34 +77,71 @@ impl P2cPeakEwma {
         }
     }
 
-    fn first_wins(&self, a: &Slot, b: &Slot, now: Duration) -> bool {
-        let (la, lb) = match (self.latency(a, now), self.latency(b, now)) {
+    fn first_wins(&self, among: &Candidates<'_>, a: &Slot, b: &Slot) -> bool {
+        let (la, lb) = match (self.latency(a, among.now), self.latency(b, among.now)) {
             (Some(la), Some(lb)) if la > lb * self.noise || lb > la * self.noise => (la, lb),
             _ => (1.0, 1.0),
         };
-        let (ca, cb) = (la * pressure(a), lb * pressure(b));
-        if ca == cb { turn(a) <= turn(b) } else { ca < cb }
+        let in_flight = |slot: &Slot| (slot.stats.pending() + 1) as f32;
+        let (ca, cb) = (la * in_flight(a), lb * in_flight(b));
+        if ca == cb { among.waited(a) >= among.waited(b) } else { ca < cb }
     }
 }
 
 impl Choose for P2cPeakEwma {
     fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
-        let n = among.eligible();
-        if n < 2 {
-            return Some(Choice { index: among.nth(0)?, against: None });
-        }
-        let a = among.draw.below(n);
-        let b = among.draw.below(n - 1);
-        let b = if b >= a { b + 1 } else { b };
-        let (a, b) = (among.nth(a)?, among.nth(b)?);
-        let (index, other) = if self.first_wins(among.ready.get(a)?, among.ready.get(b)?, among.now) {
-            (a, b)
-        } else {
-            (b, a)
-        };
-        Some(Choice { index, against: Some(other) })
+        of_two(among, |a, b| self.first_wins(among, a, b))
     }
 }
+
+/// Draws two different endpoints, each let through as often as its share says, and takes the one with fewer requests in
+/// flight; of equal ones, the one that has waited longer.
+///
+/// As [`LeastPending`](super::LeastPending) it draws traffic to who fails fast, half as much; unlike it, balancers that
+/// share nothing do not flock to the same endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct P2cLeastPending {}
+
+impl Choose for P2cLeastPending {
+    fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
+        of_two(among, |a, b| match a.stats.pending().cmp(&b.stats.pending()) {
+            Ordering::Equal => among.waited(a) >= among.waited(b),
+            order => order.is_lt(),
+        })
+    }
+}
+
+/// The better one of two. Shares are kept by drawing and not by the comparison: an idle endpoint with a small share
+/// would lose each comparison, and never learn.
+pub(super) fn of_two(among: &Candidates<'_>, first_wins: impl Fn(&Slot, &Slot) -> bool) -> Option<Choice> {
+    let uniform = among.group.is_uniform();
+    let mut heavier = None;
+    for _ in 0..TRIES {
+        let (a, b) = among.draw_two()?;
+        let Some(b) = b else { return Some(Choice::of(a)) };
+        let (first, second) = (among.get(a)?, among.get(b)?);
+        let wins = match (uniform || among.admits(first), uniform || among.admits(second)) {
+            (true, true) => first_wins(first, second),
+            (first, second) if first || second => first,
+            _ => {
+                let wins = among.share(first) >= among.share(second);
+                heavier = Some(between(a, b, wins));
+                continue;
+            }
+        };
+        return Some(between(a, b, wins));
+    }
+    heavier
+}
+
+fn between(a: usize, b: usize, first: bool) -> Choice {
+    let (index, other) = if first { (a, b) } else { (b, a) };
+    Choice { index, against: Some(other) }
+}
+
+/// Draws before the heavier one of those drawn last will do.
+const TRIES: usize = 8;
 
 fn millis(duration: Duration) -> f32 {
     duration.as_secs_f32() * 1000.0

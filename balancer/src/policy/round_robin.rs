@@ -5,31 +5,34 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidates, Choice, Choose};
+use super::{Candidates, Choice, Choose, Plan};
 use crate::slot::Slot;
 
 /// Takes the endpoints in turn, each as often as its weight says, spread evenly (5:1:1 gives `aabacaa`).
 ///
-/// The order of nginx's smooth weighted round robin, computed once per snapshot; a pick is one atomic add.
+/// The order of nginx's smooth weighted round robin, computed once per snapshot; a pick is one atomic add. An
+/// endpoint that ramps has some of its turns skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RoundRobin {}
 
 impl Choose for RoundRobin {
     fn choose(&self, among: &Candidates<'_>) -> Option<Choice> {
-        let n = among.schedule.len() as u64;
+        let Plan::Order(order) = &among.group.plan else { return None };
+        let n = order.len() as u64;
         if n == 0 {
             return None;
         }
         for _ in 0..n {
             let turn = among.cursor.fetch_add(1, Ordering::Relaxed) % n;
-            let index = among.schedule.get(turn as usize).map(|index| *index as usize)?;
-            if !among.excluded(among.ready.get(index)?) {
-                return Some(Choice { index, against: None });
+            let index = order.get(turn as usize).map(|index| *index as usize)?;
+            let slot = among.get(index)?;
+            if among.is_open(slot) && among.admits_ramp(slot) {
+                return Some(Choice::of(index));
             }
         }
-        // Others moved the cursor meanwhile; the first that may be chosen is as good.
-        among.nth(0).map(|index| Choice { index, against: None })
+        // Others moved the cursor meanwhile, or luck had it: whoever is open will do.
+        among.draw_open(None).map(Choice::of)
     }
 }
 
@@ -37,7 +40,7 @@ impl Choose for RoundRobin {
 const LONGEST: u64 = 4096;
 
 /// The indices of `ready` in the order of smooth weighted round robin.
-pub(crate) fn schedule(ready: &[Arc<Slot>]) -> Vec<u32> {
+pub(super) fn schedule(ready: &[Arc<Slot>]) -> Vec<u32> {
     let gcd = ready.iter().fold(0, |gcd, slot| greatest_common_divisor(gcd, slot.endpoint.weight));
     let weights = ready.iter().map(|slot| i64::from(slot.endpoint.weight / gcd.max(1)));
     let mut weights: Vec<i64> = weights.collect();

@@ -14,6 +14,9 @@ use crate::rng::Draw;
 use crate::slot::{Slot, Stats};
 use crate::state::{Reason, State};
 
+mod availability;
+mod success_rate;
+
 /// Events kept for a reader that is slow to collect them.
 const EVENTS: usize = 512;
 /// The shortest time from one probe to the next.
@@ -27,6 +30,8 @@ pub(crate) struct Members {
     events: VecDeque<Event>,
     seq: u64,
     changed: bool,
+    /// When success rates are compared next.
+    compare: Duration,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl Members {
             events: VecDeque::new(),
             seq: 0,
             changed: false,
+            compare: Duration::ZERO,
         }
     }
 
@@ -82,6 +88,19 @@ impl Members {
                 self.tell(Some(&id), EventKind::Trial, now);
             }
         }
+        let ramped = self.members.values().filter(|member| {
+            member.slot.state == State::Ramping && member.slot.until.is_some_and(|until| until <= now)
+        });
+        for id in ramped.map(|member| member.slot.id().clone()).collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&id) {
+                // Usable since it began to ramp: what began since then counts.
+                member.slot.state = State::Ready;
+                member.slot.until = None;
+                self.changed = true;
+            }
+            self.tell(Some(&id), EventKind::Ramped, now);
+        }
+        self.compare_success_rates(now);
         let idle = self.members.values().filter(|member| member.absent && member.slot.stats.pending() == 0);
         for id in idle.map(|member| member.slot.id().clone()).collect::<Vec<_>>() {
             self.forget(&id, now);
@@ -119,7 +138,7 @@ impl Members {
         let jitter = 0.9 + 0.2 * self.draw.unit();
         let Some(member) = self.members.get_mut(id) else { return };
         let slot = &mut member.slot;
-        if slot.state == State::Ready && now.saturating_sub(slot.since) >= health.forgive_after {
+        if slot.state.is_usable() && now.saturating_sub(slot.since) >= health.forgive_after {
             slot.ejections = 0;
         }
         slot.ejections = slot.ejections.saturating_add(1);
@@ -140,7 +159,7 @@ impl Members {
 
     /// Something failed there: the next probe must not wait for its turn.
     pub(crate) fn hasten_probe(&mut self, id: &EndpointId, now: Duration) {
-        if let Some(member) = self.members.get_mut(id).filter(|member| member.slot.state == State::Ready) {
+        if let Some(member) = self.members.get_mut(id).filter(|member| member.slot.state.is_usable()) {
             member.probe.due = member.probe.due.min(now.max(member.probe.started.saturating_add(HASTE)));
         }
     }
@@ -163,8 +182,18 @@ impl Members {
             State::Warming => (Reason::New, EventKind::Ready),
             _ => (Reason::Recovered, EventKind::Recovered { from, after }),
         };
-        self.shift(id, State::Ready, reason, now);
+        self.enter(id, reason, now);
         self.tell(Some(id), kind, now);
+    }
+
+    /// Usable from now on, with a share that grows if so configured.
+    fn enter(&mut self, id: &EndpointId, reason: Reason, now: Duration) {
+        let window = self.config.slow_start.as_ref().map(|slow| slow.window);
+        let state = if window.is_some() { State::Ramping } else { State::Ready };
+        self.shift(id, state, reason, now);
+        if let Some(member) = self.members.get_mut(id) {
+            member.slot.until = window.map(|window| now.saturating_add(window));
+        }
     }
 
     /// Ids and addresses whose next probe is due.
@@ -217,7 +246,6 @@ impl Members {
         endpoint.weight = endpoint.weight.clamp(1, Endpoint::MAX_WEIGHT);
         let id = endpoint.id.clone();
         let probing = self.config.probes.as_ref().map(|probes| probes.interval);
-        let fresh = if probing.is_some() { State::Warming } else { State::Ready };
         // Spread over a fifth of the interval: soon enough to warm up, and no herd.
         let first = now.saturating_add(probing.unwrap_or_default().mul_f64(0.2 * self.draw.unit()));
         match self.members.get_mut(&id) {
@@ -233,14 +261,13 @@ impl Members {
                     member.probe = ProbeRow { due: first, ..ProbeRow::default() };
                     member.slot.stats.retiring.store(false, Ordering::SeqCst);
                     member.slot.stats.recover();
-                    self.shift(&id, fresh, Reason::New, now);
-                    self.tell(Some(&id), EventKind::Added { ready: fresh == State::Ready }, now);
+                    self.begin(&id, probing.is_some(), now);
                 }
             }
             None => {
                 let slot = Slot {
                     endpoint: Arc::new(endpoint),
-                    state: fresh,
+                    state: State::Warming,
                     reason: Reason::New,
                     since: now,
                     until: None,
@@ -249,10 +276,18 @@ impl Members {
                 };
                 let probe = ProbeRow { due: first, ..ProbeRow::default() };
                 self.members.insert(id.clone(), Member { slot, absent: false, drained: false, probe });
-                self.changed = true;
-                self.tell(Some(&id), EventKind::Added { ready: fresh == State::Ready }, now);
+                self.begin(&id, probing.is_some(), now);
             }
         }
+    }
+
+    fn begin(&mut self, id: &EndpointId, probed_first: bool, now: Duration) {
+        if probed_first {
+            self.shift(id, State::Warming, Reason::New, now);
+        } else {
+            self.enter(id, Reason::New, now);
+        }
+        self.tell(Some(id), EventKind::Added { ready: !probed_first }, now);
     }
 
     fn leave(&mut self, id: &EndpointId, now: Duration) {
@@ -302,57 +337,5 @@ impl Members {
         tracing::info!(target: "balancer", "{event}");
         self.seq += 1;
         self.events.push_back(event);
-    }
-
-    /// The availability rule: endpoints ejected as failing never leave fewer usable ones than must stay; with
-    /// two or more endpoints one may be out whatever the shares say, if another one is usable.
-    fn available(&self, ready: usize, failing_out: usize) -> bool {
-        let counted = |state| !matches!(state, State::Warming | State::Draining);
-        let members = self.members.values().filter(|member| counted(member.slot.state)).count();
-        failing_out == 0
-            || ready >= self.config.health.must_stay(members).max(1)
-            || (failing_out == 1 && ready >= 1)
-    }
-
-    fn count(&self) -> (usize, usize) {
-        let ready = self.members.values().filter(|member| member.slot.state == State::Ready).count();
-        let failing = self.members.values().filter(|member| member.slot.is_failing_out()).count();
-        (ready, failing)
-    }
-
-    fn may_eject(&self, id: &EndpointId) -> bool {
-        let (ready, failing) = self.count();
-        match self.members.get(id).map(|member| &member.slot) {
-            // It is out already, on trial.
-            Some(slot) if slot.is_failing_out() => true,
-            Some(slot) if slot.state == State::Ready => self.available(ready.saturating_sub(1), failing + 1),
-            Some(_) => self.available(ready, failing + 1),
-            None => false,
-        }
-    }
-
-    fn rebalance(&mut self, now: Duration) {
-        loop {
-            let (ready, failing) = self.count();
-            if self.available(ready, failing) {
-                return;
-            }
-            let out = self.members.values().filter(|member| member.slot.is_failing_out());
-            let longest = out.min_by_key(|member| member.slot.since);
-            let Some(id) = longest.map(|member| member.slot.id().clone()) else { return };
-            let Some(member) = self.members.get(&id) else { return };
-            let from = member.slot.reason;
-            // Its penalty stays: known to fail, it is the last choice of what is left.
-            member.slot.stats.forgive();
-            member.slot.stats.trial_taken.store(false, Ordering::Release);
-            self.shift(&id, State::Ready, Reason::Needed, now);
-            self.tell(Some(&id), EventKind::TakenBack { from }, now);
-        }
-    }
-}
-
-impl Slot {
-    pub(crate) fn is_failing_out(&self) -> bool {
-        matches!(self.state, State::Ejected | State::Trial) && self.reason.is_failing()
     }
 }

@@ -1,0 +1,8 @@
+//! What the core promises, whatever happens in whatever order.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod interleaving;
+mod shares;
+mod simulation;
+mod states;
+mod support;
