@@ -40,7 +40,7 @@ fn pack(value: f32, stamp: u32) -> u64 {
 }
 
 fn stamp(now: Duration) -> u32 {
-    now.as_millis() as u32
+    (now.as_secs() as u32).wrapping_mul(1000).wrapping_add(now.subsec_millis())
 }
 
 fn keep(word: u64, now: Duration, tau: Duration) -> f32 {

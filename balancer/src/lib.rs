@@ -28,6 +28,7 @@
 //! | [`Config`], [`Health`], [`Probes`], [`Policy`] | settings: plain data |
 //! | [`Limits`], [`Locality`], [`SlowStart`] | how much, how near, how soon |
 //! | [`RetryBudget`], [`AdaptiveLimit`] | how many retries, and how many requests at once, are too many |
+//! | [`routing`] | which service a request is for, by rules read from labels |
 //! | [`hash`] | where a key belongs |
 #![cfg_attr(feature = "proxy", doc = "| [`proxy`] | the HTTP/1.1 gateway |")]
 //!
@@ -59,11 +60,13 @@ mod pool;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod rng;
+pub mod routing;
 mod shared;
 mod slot;
 mod slow_start;
 mod snapshot;
 mod state;
+mod work;
 
 pub use budget::RetryBudget;
 pub use config::{Config, Health, Probes, SuccessRate};

@@ -116,21 +116,23 @@ impl Pool {
             return Some(self.lease(slot, false, now));
         }
         let limit = limits.of(slot, request.priority).map_or(u64::MAX, u64::from);
-        let more = |pending: u64| (pending < limit).then_some(pending + 1);
-        slot.stats.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(self.leased(slot, false, now))
+        slot.stats.work.begin_below(limit).then(|| self.leased(slot, false, now))
     }
 
     fn lease(&self, slot: &Arc<Slot>, trial: bool, now: Duration) -> Lease {
-        slot.stats.in_flight.fetch_add(1, Ordering::SeqCst);
+        slot.stats.work.begin();
         self.leased(slot, trial, now)
     }
 
     /// A lease on a slot that counts it already.
     fn leased(&self, slot: &Arc<Slot>, trial: bool, now: Duration) -> Lease {
-        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        slot.stats.requests.fetch_add(1, Ordering::Relaxed);
-        slot.stats.turn.store(self.shared.picks.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let shared = &self.shared;
+        if shared.counts_in_flight {
+            shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        if shared.counts_turns {
+            slot.stats.turn.store(shared.picks.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        }
         Lease {
             shared: Arc::clone(&self.shared),
             slot: Arc::clone(slot),

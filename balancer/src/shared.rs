@@ -12,7 +12,7 @@ use crate::members::Members;
 use crate::policy::Reports;
 use crate::pool::ProbeOutcome;
 use crate::rng::Draw;
-use crate::slot::Stats;
+use crate::slot::{Stats, micros};
 use crate::snapshot::Snapshot;
 use crate::state::{Reason, State};
 
@@ -26,8 +26,11 @@ pub(crate) struct Shared {
     pub(crate) draw: Draw,
     pub(crate) cursor: AtomicU64,
     pub(crate) picks: AtomicU64,
-    /// Requests in flight on all endpoints, forgotten ones included.
+    /// Requests in flight on all endpoints, forgotten ones included, where something asks for them.
     pub(crate) in_flight: AtomicU64,
+    pub(crate) counts_in_flight: bool,
+    /// Whether the policy asks whose turn it is.
+    pub(crate) counts_turns: bool,
     pub(crate) reports: Reports,
     /// Microseconds of the latest time that the pool was told.
     latest: AtomicU64,
@@ -39,7 +42,6 @@ impl Shared {
         Self {
             decay: config.policy.decay(),
             snapshot: ArcSwap::from_pointee(Snapshot::build(&config, 0, Vec::new(), None)),
-            config,
             members: Mutex::new(members),
             generation: AtomicU64::new(0),
             // Picks and transitions draw from streams of their own, so that neither shifts the other.
@@ -47,8 +49,11 @@ impl Shared {
             cursor: AtomicU64::new(0),
             picks: AtomicU64::new(1),
             in_flight: AtomicU64::new(0),
+            counts_in_flight: config.locality.is_some() || config.policy.is_bounded(),
+            counts_turns: config.policy.has_turns(),
             reports: Reports::default(),
             latest: AtomicU64::new(0),
+            config,
         }
     }
 
@@ -66,7 +71,7 @@ impl Shared {
     }
 
     pub(crate) fn note(&self, now: Duration) {
-        let now = now.as_micros() as u64;
+        let now = micros(now);
         if self.latest.load(Ordering::Relaxed) < now {
             self.latest.fetch_max(now, Ordering::Relaxed);
         }
@@ -114,9 +119,10 @@ impl Shared {
     /// The request is no longer in flight.
     pub(crate) fn release(&self, lease: &Lease, now: Duration) {
         let stats = &lease.slot.stats;
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let before = stats.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && stats.retiring.load(Ordering::SeqCst) {
+        if self.counts_in_flight {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        if stats.work.end() && stats.retiring.load(Ordering::SeqCst) {
             self.change(now, |members| members.retire(lease.slot.id(), now));
         }
     }

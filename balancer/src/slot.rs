@@ -8,6 +8,7 @@ use crate::endpoint::{Endpoint, EndpointId};
 use crate::ewma::PeakEwma;
 use crate::limits::{Adaptive, AdaptiveLimit};
 use crate::state::{Reason, State};
+use crate::work::Work;
 
 /// One endpoint in one snapshot. State and data are fixed; the counters live on from snapshot to snapshot.
 #[derive(Clone, Debug)]
@@ -30,8 +31,7 @@ impl Slot {
 /// The counters of an endpoint; all of them may be read and written by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) requests: AtomicU64,
+    pub(crate) work: Work,
     pub(crate) failures: AtomicU64,
     /// Consecutive local failures, and when the last one was.
     pub(crate) local_failures: AtomicU32,
@@ -59,7 +59,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn pending(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.work.in_flight()
     }
 
     /// Follows the latency of an attempt with the limit.
@@ -130,8 +130,9 @@ impl Stats {
     }
 }
 
-fn micros(now: Duration) -> u64 {
-    now.as_micros() as u64
+/// Without the division in 128 bits that the standard library does.
+pub(crate) fn micros(now: Duration) -> u64 {
+    now.as_secs().wrapping_mul(1_000_000).wrapping_add(u64::from(now.subsec_micros()))
 }
 
 fn age(stamp: u64, now: Duration) -> Option<Duration> {

@@ -158,7 +158,7 @@ impl EndpointView {
             retry_in_seconds: slot.until.map(|until| until.saturating_sub(now).as_secs_f64()),
             in_flight: slot.stats.pending(),
             latency_ms: slot.stats.latency.at(now, decay).map(f64::from),
-            requests: slot.stats.requests.load(Ordering::Relaxed),
+            requests: slot.stats.work.begun(),
             failures: slot.stats.failures.load(Ordering::Relaxed),
         }
     }

@@ -294,7 +294,7 @@ impl Members {
         let Some(member) = self.members.get_mut(id) else { return };
         member.absent = true;
         member.slot.stats.retiring.store(true, Ordering::SeqCst);
-        if member.slot.stats.in_flight.load(Ordering::SeqCst) == 0 {
+        if member.slot.stats.work.is_idle() {
             self.forget(id, now);
         } else {
             self.drain(id, Reason::Absent, now);

@@ -110,6 +110,20 @@ impl Policy {
         }
     }
 
+    /// Whether it asks how much all endpoints together have in flight.
+    pub(crate) fn is_bounded(&self) -> bool {
+        match self {
+            Self::Maglev(policy) => policy.overload.is_some(),
+            Self::Ketama(policy) => policy.overload.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether it asks who was chosen when.
+    pub(crate) fn has_turns(&self) -> bool {
+        !matches!(self, Self::RoundRobin(_) | Self::Random(_))
+    }
+
     /// What can be computed before the picks: of all members of a tier, those that are usable, and what was computed
     /// last for that tier.
     pub(crate) fn plan(&self, members: &[Arc<Slot>], ready: &[Arc<Slot>], old: Option<&Plan>) -> Plan {
