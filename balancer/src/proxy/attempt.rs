@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::sync::watch;
@@ -17,7 +17,8 @@ use super::body::Replay;
 use super::config::Config;
 use super::headers;
 use super::upstream::{Connection, Upstream, is_ours};
-use crate::lease::Outcome;
+use crate::endpoint::EndpointId;
+use crate::lease::{Outcome, Priority};
 
 /// What is sent, as often as needed.
 pub(crate) struct Outgoing {
@@ -25,6 +26,12 @@ pub(crate) struct Outgoing {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Replay,
+    /// The protocol to switch to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// What the hashing policies place it by, where it belongs, and how much it matters.
+    pub(crate) key: Option<u64>,
+    pub(crate) home: Option<EndpointId>,
+    pub(crate) priority: Priority,
     pub(crate) began: Instant,
 }
 
@@ -35,7 +42,8 @@ impl Outgoing {
     }
 
     pub(crate) fn is_idempotent(&self) -> bool {
-        headers::is_idempotent(&self.method)
+        // What was said after a switch can not be said again.
+        self.upgrade.is_none() && headers::is_idempotent(&self.method)
     }
 
     /// Whether it may be sent once more although some of it was sent before.
@@ -51,6 +59,12 @@ impl Outgoing {
         // Without it hyper takes the body of a GET or HEAD whose length is not known for none at all.
         if request.body().size_hint().exact().is_none() {
             request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if let Some(protocol) = &self.upgrade {
+            request.headers_mut().insert(header::UPGRADE, protocol.clone());
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        } else if self.headers.contains_key(header::TE) {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
         // HTTP/1.0 clients may leave it out; in what we send it is required.
         if !self.headers.contains_key(header::HOST) {
@@ -71,9 +85,13 @@ pub(crate) enum Answer {
 
 impl Answer {
     pub(crate) fn status(&self) -> u16 {
+        self.code().as_u16()
+    }
+
+    pub(crate) fn code(&self) -> StatusCode {
         match self {
-            Self::Stream(response, _) => response.status().as_u16(),
-            Self::Whole(response) => response.status().as_u16(),
+            Self::Stream(response, _) => response.status(),
+            Self::Whole(response) => response.status(),
         }
     }
 }
@@ -139,7 +157,7 @@ pub(crate) async fn attempt(
     // its first at any time, however long this machine needs to get round to it.
     let mut reused = upstream.checkout(recent);
     if let Some(connection) = &mut reused
-        && !matches!(timeout(READY, connection.sender.ready()).await, Ok(Ok(())))
+        && !matches!(timeout(READY, connection.ready()).await, Ok(Ok(())))
     {
         reused = None;
     }
@@ -172,8 +190,7 @@ async fn send(
 ) -> Result<Answer, Failure> {
     let Some(request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
     let began = Instant::now();
-    let sent = connection.sender.try_send_request(request);
-    tokio::pin!(sent);
+    let mut sent = Box::pin(connection.send(request));
     let mut suspected = false;
     let response = loop {
         let until = patience(config, outgoing, began)?;
@@ -192,9 +209,13 @@ async fn send(
     };
     let response = response.map_err(|mut error| {
         let unsent = error.take_message().is_some();
-        let why = error.into_error().to_string();
+        let error = error.into_error();
+        // The other end says that it did nothing with it (RFC 9113 8.7).
+        let unsent = unsent || refused(&error);
+        let why = error.to_string();
         if outgoing.body.failed() { Failure::Client } else { Failure::Reset { unsent, why } }
     })?;
+    drop(sent);
     whole(config, response, connection, upstream, outgoing, down).await
 }
 
@@ -263,6 +284,17 @@ fn late(config: &Config, had: Duration, may: Duration, failure: Failure) -> Fail
     // Where one attempt may take as long as the whole request, some of that is gone before it begins.
     let fair = may.min(config.total_timeout.mul_f64(0.9));
     if had < fair { Failure::Late } else { failure }
+}
+
+fn refused(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        source = error.source();
+    }
+    false
 }
 
 async fn unreachable(down: &mut watch::Receiver<bool>) {

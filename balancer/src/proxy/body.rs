@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -25,8 +26,13 @@ struct Source {
     body: Incoming,
     hint: SizeHint,
     kept: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
     size: usize,
     limit: usize,
+    /// Bytes that were read, and the most that may be.
+    total: u64,
+    most: u64,
+    too_large: bool,
     overflowed: bool,
     ended: bool,
     failed: bool,
@@ -37,7 +43,7 @@ struct Source {
 }
 
 impl Replay {
-    pub(crate) fn new(body: Incoming, limit: usize) -> Self {
+    pub(crate) fn new(body: Incoming, limit: usize, most: u64) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
@@ -46,8 +52,12 @@ impl Replay {
             body,
             hint,
             kept: Vec::new(),
+            trailers: None,
             size: 0,
             limit,
+            total: 0,
+            most,
+            too_large: false,
             overflowed: false,
             ended: false,
             failed: false,
@@ -59,11 +69,16 @@ impl Replay {
 
     /// The body from its start, for one attempt; earlier ones end. `None` when its start is no longer known.
     pub(crate) fn start(&self) -> Option<RequestBody> {
-        let Some(shared) = &self.0 else { return Some(RequestBody { shared: None, attempt: 0, next: 0 }) };
+        let Some(shared) = &self.0 else { return Some(RequestBody::empty()) };
         let mut source = lock(shared);
         source.attempt += 1;
         source.starved = false;
-        let body = RequestBody { shared: Some(Arc::clone(shared)), attempt: source.attempt, next: 0 };
+        let body = RequestBody {
+            shared: Some(Arc::clone(shared)),
+            attempt: source.attempt,
+            next: 0,
+            trailed: false,
+        };
         (!source.overflowed).then_some(body)
     }
 
@@ -87,6 +102,11 @@ impl Replay {
         self.0.as_ref().is_some_and(|shared| lock(shared).failed)
     }
 
+    /// Whether it was longer than it may be.
+    pub(crate) fn too_large(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).too_large)
+    }
+
     /// Whether it is the client that we wait for.
     pub(crate) fn starved(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| lock(shared).starved)
@@ -99,6 +119,21 @@ impl Replay {
 }
 
 impl Source {
+    /// Counts what was read; more than may be is a failure of the client's.
+    fn count(&mut self, bytes: usize) {
+        self.size = self.size.saturating_add(bytes);
+        self.total = self.total.saturating_add(bytes as u64);
+        if self.total > self.most {
+            self.too_large = true;
+            self.failed = true;
+        }
+    }
+
+    fn trailed(&mut self, frame: Frame<Bytes>) {
+        self.trailers = frame.into_trailers().ok();
+        self.ended = true;
+    }
+
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // The last frame may pass the limit: it is kept, and given up with the rest when yet more comes.
         while !self.ended && !self.failed && self.size < self.limit {
@@ -107,11 +142,11 @@ impl Source {
                     self.progress = Instant::now();
                     match frame.into_data() {
                         Ok(data) => {
-                            self.size = self.size.saturating_add(data.len());
+                            self.count(data.len());
                             self.kept.push(data);
                             self.ended = self.body.is_end_stream();
                         }
-                        Err(_) => self.ended = true,
+                        Err(frame) => self.trailed(frame),
                     }
                 }
                 Some(Err(_)) => self.failed = true,
@@ -128,11 +163,20 @@ pub(crate) struct RequestBody {
     shared: Option<Arc<Mutex<Source>>>,
     attempt: u64,
     next: usize,
+    trailed: bool,
 }
 
 impl RequestBody {
+    /// The trailers, once.
+    fn trailers(&mut self, source: &Source) -> Option<Result<Frame<Bytes>, BoxError>> {
+        if std::mem::replace(&mut self.trailed, true) {
+            return None;
+        }
+        source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+
     pub(crate) fn empty() -> Self {
-        Self { shared: None, attempt: 0, next: 0 }
+        Self { shared: None, attempt: 0, next: 0, trailed: false }
     }
 }
 
@@ -154,8 +198,11 @@ impl Body for RequestBody {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
+        if source.failed {
+            return Poll::Ready(Some(Err("the client's body broke off or is too long".into())));
+        }
         if source.ended {
-            return Poll::Ready(None);
+            return Poll::Ready(self.trailers(&source));
         }
         let frame = match Pin::new(&mut source.body).poll_frame(cx) {
             Poll::Pending => {
@@ -169,7 +216,10 @@ impl Body for RequestBody {
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    source.size = source.size.saturating_add(data.len());
+                    source.count(data.len());
+                    if source.failed {
+                        return Poll::Ready(Some(Err("the client's body is too long".into())));
+                    }
                     if source.size > source.limit {
                         source.overflowed = true;
                         source.kept.clear();
@@ -181,10 +231,9 @@ impl Body for RequestBody {
                     source.ended = source.body.is_end_stream();
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
-                // Trailers are not forwarded.
-                Err(_) => {
-                    source.ended = true;
-                    Poll::Ready(None)
+                Err(frame) => {
+                    source.trailed(frame);
+                    Poll::Ready(self.trailers(&source))
                 }
             },
             Some(Err(error)) => {
@@ -201,7 +250,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| {
             let source = lock(shared);
-            source.ended && self.next >= source.kept.len()
+            source.ended && self.next >= source.kept.len() && (self.trailed || source.trailers.is_none())
         })
     }
 
@@ -221,8 +270,8 @@ fn lock(shared: &Mutex<Source>) -> MutexGuard<'_, Source> {
 /// The body of an answer to a client.
 pub(crate) struct ResponseBody {
     kind: Kind,
-    /// Counts the request as in flight until the body is gone.
-    _ticket: Ticket,
+    /// Counts the request as in flight until the body is gone; none when something else does.
+    ticket: Option<Ticket>,
 }
 
 enum Kind {
@@ -263,33 +312,28 @@ impl Stream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if self.body.is_end_stream() {
-                        self.end(Outcome::Success);
-                    } else {
-                        let next = Instant::now() + self.idle;
-                        self.timer.as_mut().reset(next);
-                    }
-                    // Trailers are not forwarded.
-                    if frame.is_data() {
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    self.end(Outcome::Reset);
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                Poll::Ready(None) => {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if self.body.is_end_stream() {
                     self.end(Outcome::Success);
-                    return Poll::Ready(None);
+                } else {
+                    let next = Instant::now() + self.idle;
+                    self.timer.as_mut().reset(next);
                 }
-                Poll::Pending => {
-                    std::task::ready!(self.timer.as_mut().poll(cx));
-                    self.end(Outcome::Timeout);
-                    return Poll::Ready(Some(Err("the answer's body stood still for too long".into())));
-                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.end(Outcome::Reset);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.end(Outcome::Success);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                std::task::ready!(self.timer.as_mut().poll(cx));
+                self.end(Outcome::Timeout);
+                Poll::Ready(Some(Err("the answer's body stood still for too long".into())))
             }
         }
     }
@@ -304,11 +348,16 @@ impl Drop for Stream {
 
 impl ResponseBody {
     pub(crate) fn whole(bytes: Bytes, ticket: Ticket) -> Self {
-        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), _ticket: ticket }
+        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), ticket: Some(ticket) }
+    }
+
+    /// Nothing, and whatever goes on goes on elsewhere.
+    pub(crate) fn none() -> Self {
+        Self { kind: Kind::Whole(None), ticket: None }
     }
 
     pub(crate) fn stream(stream: Stream, ticket: Ticket) -> Self {
-        Self { kind: Kind::Stream(Box::new(stream)), _ticket: ticket }
+        Self { kind: Kind::Stream(Box::new(stream)), ticket: Some(ticket) }
     }
 }
 
@@ -320,10 +369,14 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.kind {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Stream(stream) => stream.poll(cx),
+        let frame = match &mut self.kind {
+            Kind::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Kind::Stream(stream) => std::task::ready!(stream.poll(cx)),
+        };
+        if let (Some(Ok(frame)), Some(ticket)) = (&frame, &mut self.ticket) {
+            ticket.sent(frame.data_ref().map_or(0, Bytes::len) as u64);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

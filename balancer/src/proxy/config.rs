@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Probes, at_most_a_day};
+use super::sticky::Sticky;
+use super::trust::Cidr;
+use crate::config::{Probes, at_most_a_day, share};
 use crate::error::ConfigError;
 
 /// Settings of a [`Gateway`](super::Gateway).
@@ -51,6 +53,33 @@ pub struct Config {
     pub max_headers: usize,
     /// The most bytes of a request's head, at least 8192.
     pub max_head_bytes: usize,
+    /// The most bytes of a request's body.
+    pub max_body_bytes: u64,
+    /// Client connections of one address served at a time (of one /64 with IPv6); 0 is no such limit.
+    pub max_connections_per_client: usize,
+    /// The most requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Protocols that a client may switch to. WebSocket by default.
+    pub upgrades: Vec<String>,
+    /// How long a switched connection may carry nothing.
+    pub tunnel_idle_timeout: Duration,
+    /// How endpoints are spoken to.
+    pub protocol: Protocol,
+    /// Whose forwarding headers are believed: proxies in front of this one. Nobody's by default.
+    pub trusted: Vec<Cidr>,
+    /// Which forwarding headers endpoints get.
+    pub forwarding: Forwarding,
+    /// The name of this gateway in `Via`; `None` leaves the header as it is.
+    pub via: Option<String>,
+    /// Keeps clients on their endpoints by cookie. Not part of the serialized form: it holds a key.
+    #[serde(skip)]
+    pub sticky: Option<Sticky>,
+    /// What the hashing policies place a request by.
+    pub hash_by: Option<HashBy>,
+    /// A header by which trusted peers say how much a request matters: `low` or `high`.
+    pub priority_header: Option<String>,
+    /// Which requests are told of in the access log; `None` is none.
+    pub access_log: Option<AccessLog>,
     /// Whether an `x-request-id` of the client is kept. Only behind a proxy that sets it.
     pub trust_request_id: bool,
     /// On shutdown: how long to go on serving while the front notices that we are not ready.
@@ -59,6 +88,69 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// Active probes; `None` is none.
     pub probe: Option<Probe>,
+}
+
+/// How endpoints are spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1, a pool of connections per endpoint.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge; one connection per endpoint. What gRPC needs.
+    Http2,
+}
+
+/// Which forwarding headers endpoints get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Forwarding {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded`.
+    Rfc7239,
+    /// Both of them.
+    Both,
+}
+
+/// What the hashing policies place a request by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HashBy {
+    /// The client's address.
+    Client,
+    /// The value of a header; without it the request is spread.
+    Header(String),
+    /// Path and query: for caches.
+    Path,
+}
+
+/// Which requests are told of, as `tracing` events of target `balancer::access` at level info.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct AccessLog {
+    /// The share of good and quick requests that are told of, 0 to 1.
+    pub sample: f64,
+    /// Requests that took as long as this are always told of, and so are those answered with 5xx.
+    pub slow: Duration,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { sample: 1.0, slow: Duration::from_secs(1) }
+    }
+}
+
+impl AccessLog {
+    /// With a share of the good and quick requests.
+    pub fn sampled(sample: f64) -> Self {
+        Self { sample, ..Self::default() }
+    }
 }
 
 /// Active probes by `GET`.
@@ -98,6 +190,19 @@ impl Default for Config {
             max_connections: 10_000,
             max_headers: 100,
             max_head_bytes: 64 * 1024,
+            max_body_bytes: 1 << 30,
+            max_connections_per_client: 0,
+            max_streams: 100,
+            upgrades: vec!["websocket".to_owned()],
+            tunnel_idle_timeout: Duration::from_secs(300),
+            protocol: Protocol::Http1,
+            trusted: Vec::new(),
+            forwarding: Forwarding::XForwarded,
+            via: None,
+            sticky: None,
+            hash_by: None,
+            priority_header: None,
+            access_log: None,
             trust_request_id: false,
             drain_delay: Duration::from_secs(2),
             drain_deadline: Duration::from_secs(20),
@@ -134,9 +239,64 @@ impl Config {
         waiting_limit: usize, "Sets how many requests may wait for an endpoint.";
         waiting_timeout: Duration, "Sets how long a request may wait for an endpoint.";
         max_connections: usize, "Sets how many client connections are served at a time.";
+        max_body_bytes: u64, "Sets the most bytes of a request's body.";
+        max_connections_per_client: usize, "Sets how many connections one address may have; 0 is no limit.";
+        max_streams: u32, "Sets how many requests at once one HTTP/2 connection may make.";
+        tunnel_idle_timeout: Duration, "Sets how long a switched connection may carry nothing.";
+        protocol: Protocol, "Sets how endpoints are spoken to.";
+        forwarding: Forwarding, "Sets which forwarding headers endpoints get.";
         trust_request_id: bool, "Sets whether an `x-request-id` of the client is kept.";
         drain_delay: Duration, "Sets how long to go on serving on shutdown.";
         drain_deadline: Duration, "Sets how long to wait for requests in flight on shutdown.";
+    }
+
+    /// Sets the protocols that a client may switch to.
+    #[must_use]
+    pub fn upgrades(mut self, protocols: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.upgrades = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets whose forwarding headers are believed.
+    #[must_use]
+    pub fn trusted(mut self, ranges: impl IntoIterator<Item = Cidr>) -> Self {
+        self.trusted = ranges.into_iter().collect();
+        self
+    }
+
+    /// Sets the name in `Via`.
+    #[must_use]
+    pub fn via(mut self, name: impl Into<String>) -> Self {
+        self.via = Some(name.into());
+        self
+    }
+
+    /// Keeps clients on their endpoints by cookie.
+    #[must_use]
+    pub fn sticky(mut self, sticky: Sticky) -> Self {
+        self.sticky = Some(sticky);
+        self
+    }
+
+    /// Sets what the hashing policies place a request by.
+    #[must_use]
+    pub fn hash_by(mut self, by: HashBy) -> Self {
+        self.hash_by = Some(by);
+        self
+    }
+
+    /// Sets the header by which trusted peers say how much a request matters.
+    #[must_use]
+    pub fn priority_header(mut self, name: impl Into<String>) -> Self {
+        self.priority_header = Some(name.into());
+        self
+    }
+
+    /// Switches the access log on.
+    #[must_use]
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.access_log = Some(log);
+        self
     }
 
     /// Switches active probes of this path on, with the usual timing.
@@ -172,6 +332,7 @@ impl Config {
             ("body_idle_timeout", self.body_idle_timeout),
             ("header_read_timeout", self.header_read_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("tunnel_idle_timeout", self.tunnel_idle_timeout),
         ] {
             if value.is_zero() {
                 return Err(ConfigError::invalid(field, format_args!("{value:?}"), "above zero"));
@@ -199,6 +360,42 @@ impl Config {
         if !(0.0..=10.0).contains(&self.retry_share) {
             return Err(ConfigError::invalid("retry_share", self.retry_share, "from 0 to 10"));
         }
+        if self.max_streams == 0 {
+            return Err(ConfigError::invalid("max_streams", 0, "1 or more"));
+        }
+        if let Some(name) = &self.via
+            && !is_token(name)
+        {
+            return Err(ConfigError::invalid(
+                "via",
+                format_args!("{name:?}"),
+                "a token: no blanks, no commas",
+            ));
+        }
+        if let Some(problem) = self.sticky.as_ref().and_then(Sticky::problem) {
+            return Err(ConfigError::invalid("sticky", "[secret]", problem));
+        }
+        let by = match &self.hash_by {
+            Some(HashBy::Header(name)) => Some(("hash_by", name)),
+            _ => None,
+        };
+        for (field, name) in
+            by.into_iter().chain(self.priority_header.as_ref().map(|name| ("priority_header", name)))
+        {
+            if http::HeaderName::try_from(name).is_err() {
+                return Err(ConfigError::invalid(field, format_args!("{name:?}"), "the name of a header"));
+            }
+        }
+        for name in &self.upgrades {
+            if !is_token(name) || name.eq_ignore_ascii_case("h2c") {
+                let rule = "the name of a protocol other than h2c";
+                return Err(ConfigError::invalid("upgrades", format_args!("{name:?}"), rule));
+            }
+        }
+        if let Some(log) = &self.access_log {
+            share("access_log.sample", log.sample)?;
+            at_most_a_day("access_log.slow", log.slow)?;
+        }
         if let Some(probe) = &self.probe {
             if !probe.path.starts_with('/') || probe.path.parse::<http::uri::PathAndQuery>().is_err() {
                 let rule = "a path and query that starts with /";
@@ -208,4 +405,9 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn is_token(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
 }

@@ -6,21 +6,25 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::access::Entry;
 use super::attempt::{Answer, Failure, Outgoing, attempt};
 use super::body::{Replay, ResponseBody, Stream};
-use super::client_io::Seen;
+use super::config::{Config, HashBy};
 use super::gateway::{Inner, Ticket, lock};
-use super::headers::{self, REQUEST_ID};
+use super::headers::{self, Origin, REQUEST_ID};
 use super::room::Place;
+use super::tunnel::Tunnel;
 use super::upstream::Upstream;
+use super::visit::Visit;
 use crate::config::Probes;
 use crate::endpoint::EndpointId;
-use crate::lease::{Lease, PickRequest};
+use crate::hash::hash;
+use crate::lease::{Lease, PickRequest, Priority};
 use crate::members::HASTE;
 
 /// A reply of the gateway's own.
@@ -44,6 +48,8 @@ type Answered = (Answer, Lease, Arc<Upstream>);
 struct Way {
     /// Endpoints not to go to now.
     tried: Vec<EndpointId>,
+    /// Attempts of any kind.
+    sent: u32,
     /// Attempts that reached an endpoint.
     attempts: u32,
     /// How often all endpoints had been tried.
@@ -76,72 +82,156 @@ const RESTS: [Duration; 3] =
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Answers one request of a client.
-pub(crate) async fn handle(
-    inner: Arc<Inner>,
-    peer: IpAddr,
-    seen: Seen,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
+pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let began = Instant::now();
+    if !visit.asked.load(Ordering::Relaxed) {
+        visit.asked.store(true, Ordering::Release);
+    }
     let head = request.method() != Method::HEAD;
-    let hidden_length = request.headers().contains_key(header::TRANSFER_ENCODING)
-        && seen.has_length(request.method().as_str());
-    seen.pause();
-    let ticket = Ticket::new(Arc::clone(&inner), seen);
-    let id = headers::request_id(request.headers(), inner.config.trust_request_id);
+    let version = request.version();
+    let hidden_length = visit.seen.as_ref().is_some_and(|seen| {
+        request.headers().contains_key(header::TRANSFER_ENCODING)
+            && seen.has_length(request.method().as_str())
+    });
+    if let Some(seen) = &visit.seen {
+        seen.pause();
+    }
+    let found = visit.service(request.uri(), request.headers());
+    let unknown = found.is_none();
+    let inner = found.unwrap_or_else(|| Arc::clone(&visit.edge));
+    let config = &inner.config;
+    let mut ticket = Ticket::new(Arc::clone(&inner), Arc::clone(&visit));
+    let id = headers::request_id(request.headers(), config.trust_request_id);
+    if let Some(rules) = &config.access_log {
+        ticket.entry = Some(Box::new(Entry::new(rules, began, request.method(), request.uri().path(), &id)));
+    }
+    let switch = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
-    let result = match headers::check(&parts, hidden_length, inner.config.max_head_bytes) {
+    let mut way = Way::default();
+    let checked = match headers::check(&parts, hidden_length, config) {
+        Ok(()) if unknown => Err((StatusCode::NOT_FOUND, "no service is here by this host and path")),
+        checked => checked,
+    };
+    let (result, homeless) = match checked {
         Ok(()) => {
-            headers::forward(&mut parts.headers, &parts.uri, peer, &id);
+            let upgrade = headers::upgrade(&parts, config);
+            let origin = Origin { peer: visit.peer, tls: visit.tls, version };
+            let priority = priority(&parts.headers, visit.peer, config);
+            let client = headers::forward(&mut parts.headers, &parts.uri, &origin, &id, config);
+            if let Some(entry) = &mut ticket.entry {
+                (entry.client, entry.host) = (client, parts.headers.get(header::HOST).cloned());
+            }
+            let key = config.hash_by.as_ref().and_then(|by| key(by, &parts.headers, &parts.uri, client));
+            let home = inner.homes.as_ref().and_then(|homes| homes.find(&parts.headers));
             let outgoing = Outgoing {
                 uri: headers::origin(&parts.uri),
                 method: parts.method,
                 headers: parts.headers,
-                body: Replay::new(body, inner.config.replay_limit),
+                body: Replay::new(body, config.replay_limit, config.max_body_bytes),
+                upgrade,
+                key,
+                home,
+                priority,
                 began,
             };
-            Box::pin(answer(&inner, &outgoing)).await
+            let result = Box::pin(answer(&inner, &outgoing, &mut way)).await;
+            (result, outgoing.home)
         }
         Err((status, why)) => {
             inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            Err(Refusal::new(status, why))
+            (Err(Refusal::new(status, why)), None)
         }
     };
     let refused = result.as_ref().is_err_and(|refusal| {
         refusal.status.is_client_error() || refusal.status == StatusCode::NOT_IMPLEMENTED
     });
+    let refused = refused && !unknown;
+    let (status, server) = match &result {
+        Ok((answer, lease, _)) => (answer.code(), Some(lease.endpoint().id.clone())),
+        Err(refusal) => (refusal.status, None),
+    };
+    if let Some(entry) = &mut ticket.entry {
+        (entry.version, entry.status, entry.attempts) = (version, status, way.sent);
+        (entry.endpoint, entry.head_after) = (server.clone(), began.elapsed());
+    }
+    // Where it has been answered from, if that is not where it belongs.
+    let moved = server.filter(|server| homeless.as_ref() != Some(server));
+    let cookie = inner.homes.as_ref().zip(moved).and_then(|(homes, server)| homes.line(&server));
+    let mut switched = None;
     let mut response = match result {
         Ok((Answer::Whole(response), lease, _)) => {
             lease.finish(crate::Outcome::Success, inner.now());
             response.map(|bytes| ResponseBody::whole(bytes, ticket))
         }
-        Ok((Answer::Stream(response, connection), lease, upstream)) => {
-            let idle = inner.config.body_idle_timeout;
-            let stream = |body| Stream::new(body, connection, lease, upstream, inner.start, idle);
-            response.map(|body| ResponseBody::stream(stream(body), ticket))
+        Ok((Answer::Stream(mut response, connection), lease, upstream)) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                switched = response.headers().get(header::UPGRADE).cloned();
+                let server = hyper::upgrade::on(&mut response);
+                let (start, idle) = (inner.start, config.tunnel_idle_timeout);
+                Tunnel { client: switch, server, connection, upstream, lease, ticket, start, idle }
+                    .spawn(&visit.edge.tunnels);
+                response.map(|_| ResponseBody::none())
+            } else {
+                let idle = config.body_idle_timeout;
+                let stream = |body| Stream::new(body, connection, lease, upstream, inner.start, idle);
+                response.map(|body| ResponseBody::stream(stream(body), ticket))
+            }
         }
         Err(refusal) => sentence(&refusal, &id, head, ticket),
     };
     if response.status().is_server_error() {
         inner.counters.server_errors.fetch_add(1, Ordering::Relaxed);
     }
-    headers::strip(response.headers_mut());
-    response.headers_mut().insert(REQUEST_ID, id);
-    // What follows a request that was refused, or a body that was not read, is not to be trusted.
-    if refused || inner.closing.load(Ordering::Acquire) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let headers = response.headers_mut();
+    headers::strip(headers);
+    headers.insert(REQUEST_ID, id);
+    if let Some(name) = &config.via {
+        headers::via(headers, http::Version::HTTP_11, name);
     }
-    *response.version_mut() = http::Version::HTTP_11;
+    if let Some(cookie) = cookie {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    if let Some(protocol) = switched {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if version != http::Version::HTTP_2 && (refused || visit.edge.closing.load(Ordering::Acquire)) {
+        // What follows a request that was refused, or a body that was not read, is not to be trusted.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    *response.version_mut() = version.max(http::Version::HTTP_11);
     lock(&inner.window).answered(began.elapsed(), inner.now());
     response
 }
 
+/// What the hashing policies place a request by.
+fn key(by: &HashBy, headers: &HeaderMap, uri: &Uri, client: IpAddr) -> Option<u64> {
+    match by {
+        HashBy::Client => Some(match client {
+            IpAddr::V4(addr) => hash(addr.octets()),
+            IpAddr::V6(addr) => hash(addr.octets()),
+        }),
+        HashBy::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),
+        HashBy::Path => Some(hash(uri.path_and_query().map_or("/", |path| path.as_str()))),
+    }
+}
+
+/// What a trusted peer says of how much a request matters.
+fn priority(headers: &HeaderMap, peer: IpAddr, config: &Config) -> Priority {
+    let trusted = || config.trusted.iter().any(|range| range.contains(peer));
+    let said = config.priority_header.as_ref().and_then(|name| headers.get(name));
+    match said.filter(|_| trusted()).map(HeaderValue::as_bytes) {
+        Some(b"low") => Priority::Low,
+        Some(b"high") => Priority::High,
+        _ => Priority::Normal,
+    }
+}
+
 /// Tries until there is an answer, or a reason to give up.
-async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Refusal> {
+async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<Answered, Refusal> {
     let config = &inner.config;
-    let mut way = Way::default();
     loop {
-        let mut lease = pick(inner, outgoing, &mut way).await?;
+        let mut lease = pick(inner, outgoing, way).await?;
+        way.sent += 1;
         // Who tries an endpoint for all keeps its place, should it fail.
         if !lease.is_trial() {
             way.wait = None;
@@ -155,7 +245,7 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
                 inner.follow();
                 // As many answers as come, so many more can be asked for.
                 inner.wake(1);
-                if answer.status() == 101 {
+                if answer.status() == 101 && outgoing.upgrade.is_none() {
                     lease.finish(crate::Outcome::Reset, now);
                     let why = "the endpoint switched protocols without being asked";
                     return Err(Refusal::new(StatusCode::BAD_GATEWAY, why));
@@ -172,7 +262,7 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing) -> Result<Answered, Ref
         way.attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
         let again = failure.is_unsent() || outgoing.is_idempotent();
         if matches!(failure, Failure::Client) {
-            return Err(broke_off());
+            return Err(broke_off(outgoing));
         }
         let late = Instant::now() >= outgoing.deadline(config);
         if late || !again || way.attempts >= config.max_attempts || !outgoing.body.can_start() {
@@ -204,7 +294,11 @@ async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<
         // Lying down before the look makes sure that no wake-up is missed.
         let woken = way.wait.as_ref().map(|(place, _)| place.sleep());
         let changed = rest.map(|until| (until, inner.changes.notified()));
-        let request = PickRequest::excluding(&way.tried).may_try(outgoing.is_repeatable());
+        let mut request = PickRequest::excluding(&way.tried)
+            .may_try(outgoing.is_repeatable())
+            .prefer(outgoing.home.as_ref())
+            .priority(outgoing.priority);
+        request.key = outgoing.key;
         let picked = inner.pool.pick(&request, inner.now());
         inner.follow();
         let error = match picked {
@@ -231,7 +325,7 @@ async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<
         way.tried.clear();
         rest = None;
         let Some(woken) = woken else {
-            let Some(place) = inner.room.enter() else {
+            let Some(place) = inner.room.enter(outgoing.priority) else {
                 inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
                 let why = format!("{error}, and {} requests are waiting already", config.waiting_limit);
                 return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
@@ -243,7 +337,7 @@ async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<
         let woken = tokio::select! {
             biased;
             woken = timeout_at(until, woken) => woken.is_ok(),
-            () = outgoing.body.broken() => return Err(broke_off()),
+            () = outgoing.body.broken() => return Err(broke_off(outgoing)),
         };
         if !woken {
             let why = format!("{error}, and none came for {:.1} s", outgoing.began.elapsed().as_secs_f64());
@@ -252,7 +346,10 @@ async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<
     }
 }
 
-fn broke_off() -> Refusal {
+fn broke_off(outgoing: &Outgoing) -> Refusal {
+    if outgoing.body.too_large() {
+        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large");
+    }
     let why = "the body of the request broke off or stood still for too long";
     Refusal::new(StatusCode::REQUEST_TIMEOUT, why)
 }

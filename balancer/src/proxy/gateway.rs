@@ -9,10 +9,14 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::config::Config;
 use super::room::Room;
 use super::stats::Window;
+use super::sticky::Homes;
+use super::tunnel::Tunnels;
 use super::upstream::Upstreams;
+use super::visit::{Guests, Visit};
 use crate::budget::RetryBudget;
 use crate::endpoint::Update;
 use crate::error::ConfigError;
@@ -20,7 +24,7 @@ use crate::event::Event;
 use crate::pool::Pool;
 use crate::snapshot::EndpointView;
 
-/// An HTTP/1.1 gateway in front of a pool; a clone is another handle on the same one.
+/// A gateway in front of a pool; a clone is another handle on the same one.
 ///
 /// It has a clock of its own, which begins with it: change the pool through [`apply`](Self::apply), or with times
 /// from [`now`](Self::now). It collects the pool's events; read them from [`events`](Self::events).
@@ -85,6 +89,9 @@ pub(crate) struct Inner {
     pub(crate) closing: AtomicBool,
     pub(crate) start: Instant,
     pub(crate) keeper: tokio::sync::Mutex<()>,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) guests: Arc<Guests>,
+    pub(crate) homes: Option<Homes>,
     started_at: SystemTime,
     /// One more than the generation that was followed last; written under the lock.
     followed: AtomicU64,
@@ -123,7 +130,7 @@ impl Gateway {
         let lived = pool.last_now();
         let start = start.checked_sub(lived).unwrap_or(start);
         let inner = Inner {
-            upstreams: Upstreams::new(config.idle_connections, config.idle_timeout),
+            upstreams: Upstreams::new(&config),
             room: Arc::new(Room::new(config.waiting_limit)),
             changes: Notify::new(),
             window: Mutex::new(Window::new()),
@@ -133,6 +140,9 @@ impl Gateway {
             closing: AtomicBool::new(false),
             start,
             keeper: tokio::sync::Mutex::new(()),
+            tunnels: Arc::default(),
+            guests: Arc::default(),
+            homes: config.sticky.clone().map(Homes::new),
             started_at: SystemTime::now().checked_sub(lived).unwrap_or(UNIX_EPOCH),
             followed: AtomicU64::new(0),
             following: Mutex::new(()),
@@ -208,6 +218,9 @@ impl Inner {
             let snapshot = self.pool.snapshot();
             if self.followed.load(Ordering::Acquire) != snapshot.generation() + 1 {
                 self.upstreams.follow(&snapshot);
+                if let Some(homes) = &self.homes {
+                    homes.follow(&snapshot);
+                }
                 self.followed.store(snapshot.generation() + 1, Ordering::Release);
                 changed = true;
             }
@@ -264,28 +277,42 @@ impl Inner {
 }
 
 /// Counts a request as in flight while it lives.
-#[derive(Debug)]
 pub(crate) struct Ticket {
     inner: Arc<Inner>,
-    seen: super::client_io::Seen,
+    visit: Arc<Visit>,
+    pub(crate) entry: Option<Box<Entry>>,
 }
 
 impl Ticket {
-    pub(crate) fn new(inner: Arc<Inner>, seen: super::client_io::Seen) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, visit: Arc<Visit>) -> Self {
         inner.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         inner.counters.requests.fetch_add(1, Ordering::Relaxed);
         let now = inner.now();
         lock(&inner.window).arrived(now);
         lock(&inner.budget).deposit(now);
-        Self { inner, seen }
+        Self { inner, visit, entry: None }
+    }
+
+    /// So many bytes more went to the client.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        if let Some(entry) = &mut self.entry {
+            entry.bytes += bytes;
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.inner.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // Who waits for an endpoint at its limit may go.
+        self.inner.wake(1);
         // The next head is read after this.
-        self.seen.resume();
+        if let Some(seen) = &self.visit.seen {
+            seen.resume();
+        }
+        if let Some(entry) = &self.entry {
+            entry.tell(rand::random());
+        }
     }
 }
 
@@ -303,7 +330,7 @@ mod tests {
         let pool = Arc::new(Pool::new(crate::Config::default(), 7).unwrap());
         let gateway = Gateway::new(pool, Config::default()).unwrap();
         let room = &gateway.inner.room;
-        let places: Vec<_> = (0..150).map(|_| room.enter().unwrap()).collect();
+        let places: Vec<_> = (0..150).map(|_| room.enter(crate::Priority::Normal).unwrap()).collect();
         let mut waiting: Vec<_> = places.iter().map(|place| place.sleep()).collect();
         let mut woken = || {
             waiting.retain_mut(|sleeper| sleeper.try_recv().is_err());

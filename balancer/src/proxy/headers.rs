@@ -6,10 +6,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, StatusCode, Version, request};
 
+use super::config::{Config, Forwarding};
+use super::trust;
+
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -26,7 +31,12 @@ pub(crate) type Refusal = (StatusCode, &'static str);
 ///
 /// # Errors
 /// The status to answer, with one sentence.
-pub(crate) fn check(parts: &request::Parts, length_and_encoding: bool, most: usize) -> Result<(), Refusal> {
+pub(crate) fn check(
+    parts: &request::Parts,
+    length_and_encoding: bool,
+    config: &Config,
+) -> Result<(), Refusal> {
+    let most = config.max_head_bytes;
     let bad = |why| Err((StatusCode::BAD_REQUEST, why));
     let line =
         |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
@@ -75,10 +85,32 @@ pub(crate) fn check(parts: &request::Parts, length_and_encoding: bool, most: usi
     }
     // An offer of h2c may be ignored (RFC 9113 3.1); the others are asked for because they are needed.
     let wants = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"h2c");
-    if upgrade && parts.headers.get(header::UPGRADE).is_some_and(wants) {
-        return Err((StatusCode::NOT_IMPLEMENTED, "upgrades such as websocket are not supported here"));
+    if upgrade
+        && parts.headers.get(header::UPGRADE).is_some_and(wants)
+        && self::upgrade(parts, config).is_none()
+    {
+        return Err((StatusCode::NOT_IMPLEMENTED, "this upgrade is not supported here"));
+    }
+    let length = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > config.max_body_bytes) {
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large"));
     }
     Ok(())
+}
+
+/// The protocol to switch to, when the client asks for one that may pass: HTTP/1.1 only, GET without a body only.
+pub(crate) fn upgrade(parts: &request::Parts, config: &Config) -> Option<HeaderValue> {
+    let mut offers = parts.headers.get_all(header::UPGRADE).iter();
+    let (offer, None) = (offers.next()?, offers.next()) else { return None };
+    let bodyless = !parts.headers.contains_key(header::CONTENT_LENGTH)
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING);
+    let asked = tokens(&parts.headers).flatten().any(|name| name == header::UPGRADE);
+    let known = config.upgrades.iter().any(|known| offer.as_bytes().eq_ignore_ascii_case(known.as_bytes()));
+    let fits = parts.version == Version::HTTP_11 && parts.method == Method::GET;
+    (fits && bodyless && asked && known).then(|| offer.clone())
 }
 
 /// Takes out what is meant for one hop only (RFC 9110 7.6.1), `Connection` and all that it lists included.
@@ -99,7 +131,6 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         header::PROXY_AUTHENTICATE,
         header::PROXY_AUTHORIZATION,
         header::TE,
-        header::TRAILER,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
         HTTP2_SETTINGS,
@@ -108,34 +139,110 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The headers that the endpoint gets.
-pub(crate) fn forward(headers: &mut HeaderMap, uri: &Uri, peer: IpAddr, id: &HeaderValue) {
+/// Who sent a request, and how it came.
+pub(crate) struct Origin {
+    pub(crate) peer: IpAddr,
+    pub(crate) tls: bool,
+    pub(crate) version: Version,
+}
+
+/// The headers that the endpoint gets. Returns who the client is.
+pub(crate) fn forward(
+    headers: &mut HeaderMap,
+    uri: &Uri,
+    origin: &Origin,
+    id: &HeaderValue,
+    config: &Config,
+) -> IpAddr {
+    let trailers = tokens_of(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     strip(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     // hyper has answered it, or will: the body is asked for when the endpoint takes it.
     headers.remove(header::EXPECT);
-    headers.remove(header::FORWARDED);
-    let mut chain: Vec<u8> = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        chain.extend_from_slice(value.as_bytes());
-        chain.extend_from_slice(b", ");
+    // HTTP/2 may send each cookie in a line of its own; HTTP/1.1 may not (RFC 9113 8.2.3).
+    join(headers, header::COOKIE, b"; ");
+    let peer = origin.peer.to_canonical();
+    let client = trust::client(peer, headers, &FORWARDED_FOR, &config.trusted);
+    let trusted = config.trusted.iter().any(|range| range.contains(peer));
+    // What a stranger says of where he comes from is worth nothing, and must not look as if we had said it.
+    if !trusted {
+        for name in
+            [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT, header::FORWARDED, REAL_IP]
+        {
+            headers.remove(name);
+        }
     }
-    chain.extend_from_slice(peer.to_canonical().to_string().as_bytes());
-    if let Ok(chain) = HeaderValue::from_bytes(&chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     let host = headers.get(header::HOST).cloned();
     let host = host.or_else(|| HeaderValue::from_str(uri.authority()?.as_str()).ok());
-    match host {
-        Some(host) => {
-            headers.insert(FORWARDED_HOST, host.clone());
-            headers.insert(header::HOST, host);
-        }
-        None => {
-            headers.remove(FORWARDED_HOST);
+    if let Some(host) = &host {
+        headers.insert(header::HOST, host.clone());
+    }
+    let proto = if origin.tls { "https" } else { "http" };
+    if config.forwarding != Forwarding::Rfc7239 {
+        join(headers, FORWARDED_FOR, b", ");
+        append(headers, FORWARDED_FOR, peer.to_string().as_bytes());
+        headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+        if let Some(host) = &host {
+            headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
         }
     }
+    if config.forwarding != Forwarding::XForwarded {
+        let mut element = match peer {
+            IpAddr::V4(peer) => format!("for={peer}").into_bytes(),
+            IpAddr::V6(peer) => format!("for=\"[{peer}]\"").into_bytes(),
+        };
+        // Between quotes: a host may have a port, and quotes it can't have.
+        if let Some(host) =
+            host.as_ref().filter(|host| !host.as_bytes().iter().any(|byte| b"\"\\".contains(byte)))
+        {
+            element.extend_from_slice(b";host=\"");
+            element.extend_from_slice(host.as_bytes());
+            element.push(b'"');
+        }
+        element.extend_from_slice(format!(";proto={proto}").as_bytes());
+        join(headers, header::FORWARDED, b", ");
+        append(headers, header::FORWARDED, &element);
+    }
+    if let Some(name) = &config.via {
+        via(headers, origin.version, name);
+    }
     headers.insert(REQUEST_ID, id.clone());
+    client
+}
+
+/// Adds this hop to `Via` (RFC 9110 7.6.3).
+pub(crate) fn via(headers: &mut HeaderMap, version: Version, name: &str) {
+    let version = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    join(headers, header::VIA, b", ");
+    append(headers, header::VIA, format!("{version} {name}").as_bytes());
+}
+
+/// Makes one line of several.
+fn join(headers: &mut HeaderMap, name: HeaderName, by: &[u8]) {
+    let mut lines = headers.get_all(&name).iter();
+    if lines.next().is_some() && lines.next().is_some() {
+        let all: Vec<_> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&all.join(by)) {
+            headers.insert(name, line);
+        }
+    }
+}
+
+/// Adds to the end of a list.
+fn append(headers: &mut HeaderMap, name: HeaderName, element: &[u8]) {
+    let line = match headers.get(&name) {
+        Some(line) => HeaderValue::from_bytes(&[line.as_bytes(), b", ", element].concat()),
+        None => HeaderValue::from_bytes(element),
+    };
+    if let Ok(line) = line {
+        headers.insert(name, line);
+    }
 }
 
 /// The target in origin form.
@@ -163,12 +270,13 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 
 /// What `Connection` lists; `None` for what is no header name.
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = Option<HeaderName>> {
-    let values = headers.get_all(header::CONNECTION).iter();
-    let tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tokens
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
-        .map(|token| HeaderName::from_bytes(token).ok())
+    tokens_of(headers, &header::CONNECTION).map(|token| HeaderName::from_bytes(token).ok())
+}
+
+/// The elements of a list in a header.
+fn tokens_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let tokens = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -180,7 +288,7 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap().into_parts().0, false, 8192).err().map(|(_, why)| why)
+        check(&request.body(()).unwrap().into_parts().0, false, &Config::default()).err().map(|(_, why)| why)
     }
 
     #[test]
@@ -199,37 +307,73 @@ mod tests {
         );
         assert!(refusal(&[("host", "a"), ("connection", "x-forwarded-for")]).is_some());
         assert!(refusal(&[("host", "a"), ("connection", "b@d")]).is_some());
-        assert!(refusal(&[("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket")]).is_some());
+        assert_eq!(refusal(&[("host", "a"), ("connection", "upgrade"), ("upgrade", "WebSocket")]), None);
+        for other in [("upgrade", "tls"), ("upgrade", "websocket, tls")] {
+            assert!(refusal(&[("host", "a"), ("connection", "upgrade"), other]).is_some());
+        }
+        assert!(refusal(&[("host", "a"), ("content-length", "99999999999999")]).is_some());
     }
 
-    #[test]
-    fn hop_by_hop_goes_and_the_chain_grows() {
+    fn forwarded(config: &Config, peer: [u8; 4], lines: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("host", "site"),
-            ("connection", "close, x-own"),
-            ("x-own", "1"),
-            ("te", "trailers"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("x-forwarded-proto", "https"),
-            ("cookie", "a=b"),
-        ] {
+        for (name, value) in lines {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let id = HeaderValue::from_static("id");
-        forward(&mut headers, &Uri::from_static("/"), IpAddr::from([127, 0, 0, 1]), &id);
+        let origin = Origin { peer: IpAddr::from(peer), tls: false, version: Version::HTTP_11 };
+        forward(&mut headers, &Uri::from_static("/"), &origin, &HeaderValue::from_static("id"), config);
         let mut left: Vec<_> = headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
         left.sort();
+        left
+    }
+
+    const SENT: [(&str, &str); 9] = [
+        ("host", "site"),
+        ("connection", "close, x-own"),
+        ("x-own", "1"),
+        ("te", "trailers, gzip"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "for=6.6.6.6"),
+        ("cookie", "a=b"),
+        ("cookie", "c=d"),
+    ];
+
+    #[test]
+    fn hop_by_hop_goes_and_a_strangers_word_too() {
         assert_eq!(
-            left,
+            forwarded(&Config::default(), [127, 0, 0, 1], &SENT),
             [
-                "cookie=a=b",
+                "cookie=a=b; c=d",
                 "host=site",
-                "x-forwarded-for=10.0.0.1, 127.0.0.1",
+                "te=trailers",
+                "x-forwarded-for=127.0.0.1",
                 "x-forwarded-host=site",
                 "x-forwarded-proto=http",
                 "x-request-id=id",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_trusted_is_believed_and_the_chain_grows() {
+        let config = Config::default()
+            .trusted(["127.0.0.0/8".parse().unwrap()])
+            .forwarding(Forwarding::Both)
+            .via("edge");
+        assert_eq!(
+            forwarded(&config, [127, 0, 0, 1], &SENT),
+            [
+                "cookie=a=b; c=d",
+                "forwarded=for=6.6.6.6, for=127.0.0.1;host=\"site\";proto=http",
+                "host=site",
+                "te=trailers",
+                "via=1.1 edge",
+                "x-forwarded-for=10.0.0.1, 127.0.0.1",
+                "x-forwarded-host=site",
+                "x-forwarded-proto=https",
+                "x-request-id=id",
+            ]
+        );
+        assert!(forwarded(&config, [8, 8, 8, 8], &SENT).contains(&"x-forwarded-proto=http".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 data plane: a gateway in front of a [`Pool`](crate::Pool).
+//! The HTTP data plane: a gateway in front of a [`Pool`](crate::Pool).
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -25,22 +25,69 @@
 //! Once all endpoints have been tried, the next round comes after a rest that grows, so that what is only starting anew
 //! has time, and probes too: they then send the request to the waiting room.
 //!
-//! Not here yet: HTTP/2, TLS, upgrades (answered 501), trailers, routing by host.
+//! Clients come by HTTP/1.1 or HTTP/2, in clear or (feature `tls`) over TLS; endpoints are spoken to by HTTP/1.1, or by
+//! HTTP/2 ([`Protocol`]), which gRPC needs. Trailers pass. A client may switch to WebSocket ([`Config::upgrades`]); such a
+//! tunnel is never retried, counts as in flight, and has until the drain's deadline.
+//!
+//! A [`Router`] puts several gateways behind one listener, by host and path; see [`routing`](crate::routing) for rules
+//! and labels. [`Gateway::metrics`] renders figures for Prometheus; [`Config::access_log`] tells of requests as `tracing`
+//! events of target `balancer::access`.
 
+mod access;
 mod attempt;
 mod body;
 mod client_io;
 mod config;
 mod forward;
 mod gateway;
+#[cfg(all(unix, feature = "handover"))]
+pub mod handover;
 mod headers;
+mod metrics;
 mod probe;
 mod room;
+mod router;
 mod serve;
+mod sticky;
+#[cfg(feature = "tls")]
+mod tls;
+mod trust;
+mod tunnel;
+mod visit;
 
 mod stats;
 mod upstream;
 
-pub use config::{Config, Probe};
+/// What we read ourselves, for fuzzers; no part of the interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+    /// A head as it is looked through for a hidden length.
+    pub fn head(bytes: &[u8]) -> bool {
+        super::client_io::Seen::with(bytes).has_length("POST")
+    }
+
+    /// A chain of forwarding addresses.
+    pub fn chain(bytes: &[u8]) -> Option<std::net::IpAddr> {
+        let name = HeaderName::from_static("x-forwarded-for");
+        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_bytes(bytes).ok()?)]);
+        let all = "::/0".parse().ok()?;
+        Some(super::trust::client([10, 0, 0, 1].into(), &headers, &name, &[all]))
+    }
+
+    /// A line of cookies.
+    pub fn cookie(bytes: &[u8]) -> Option<String> {
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_bytes(bytes).ok()?)]);
+        super::sticky::cookie(&headers, "home").map(str::to_owned)
+    }
+}
+
+pub use config::{AccessLog, Config, Forwarding, HashBy, Probe, Protocol};
 pub use gateway::{Gateway, Load, LoggedEvent};
+pub use router::{Route, Router};
 pub use serve::DrainReport;
+pub use sticky::Sticky;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
+pub use trust::{Cidr, CidrError};

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::config::Probe;
+use super::config::{Probe, Protocol};
 use super::gateway::Inner;
 use super::upstream::{Upstream, is_ours};
 use crate::endpoint::EndpointId;
@@ -25,7 +25,7 @@ pub(crate) fn start_due(inner: &Arc<Inner>, probes: &mut JoinSet<()>) {
         let inner = Arc::clone(inner);
         let probe = probe.clone();
         probes.spawn(async move {
-            match ask(addr, &probe).await {
+            match ask(addr, &probe, inner.config.protocol).await {
                 Ok(outcome) => {
                     tracing::trace!(target: "balancer", endpoint = %id, ?outcome, "probed");
                     report(&inner, &id, outcome);
@@ -46,9 +46,9 @@ fn report(inner: &Inner, id: &EndpointId, outcome: ProbeOutcome) {
 ///
 /// # Errors
 /// The reason, when it could not be made at all for want of something on this side.
-async fn ask(addr: SocketAddr, probe: &Probe) -> io::Result<ProbeOutcome> {
+async fn ask(addr: SocketAddr, probe: &Probe, protocol: Protocol) -> io::Result<ProbeOutcome> {
     let within = probe.rules.timeout;
-    match timeout(within, status(addr, &probe.path, within)).await {
+    match timeout(within, status(addr, &probe.path, within, protocol)).await {
         Ok(Ok(status)) => Ok(ProbeOutcome::from_status(status)),
         Ok(Err(error)) if is_ours(&error) => Err(error),
         Ok(Err(_)) => Ok(ProbeOutcome::Failed),
@@ -56,9 +56,9 @@ async fn ask(addr: SocketAddr, probe: &Probe) -> io::Result<ProbeOutcome> {
     }
 }
 
-async fn status(addr: SocketAddr, path: &str, within: Duration) -> io::Result<u16> {
+async fn status(addr: SocketAddr, path: &str, within: Duration, protocol: Protocol) -> io::Result<u16> {
     // Ending it is left to the timeout around, so that slow is told from refused.
-    let mut connection = Upstream::dial(addr, within * 2).await?;
+    let mut connection = Upstream::dial(addr, within * 2, protocol).await?;
     let mut request = Request::new(RequestBody::empty());
     *request.uri_mut() = path.parse::<Uri>().map_err(io::Error::other)?;
     let host = HeaderValue::from_str(&addr.to_string()).map_err(io::Error::other)?;
@@ -66,6 +66,6 @@ async fn status(addr: SocketAddr, path: &str, within: Duration) -> io::Result<u1
     headers.insert(header::HOST, host);
     headers.insert(header::USER_AGENT, HeaderValue::from_static("balancer-probe"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let response = connection.sender.send_request(request).await.map_err(io::Error::other)?;
+    let response = connection.send(request).await.map_err(|error| io::Error::other(error.into_error()))?;
     Ok(response.status().as_u16())
 }

@@ -1,12 +1,15 @@
 //! The waiting room: where requests are while no endpoint is usable.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// A bounded first-come, first-served room. A visitor keeps its place while it is woken in vain.
+use crate::lease::Priority;
+
+/// A bounded room: who matters more goes first, of equal ones who came first. A visitor keeps its place while it is woken in vain.
 #[derive(Debug)]
 pub(crate) struct Room {
     limit: usize,
@@ -17,14 +20,15 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    sleepers: BTreeMap<u64, oneshot::Sender<()>>,
+    /// Those that matter more first, then those that came first.
+    sleepers: BTreeMap<(Reverse<Priority>, u64), oneshot::Sender<()>>,
 }
 
 /// A place in the room, given up on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     room: Arc<Room>,
-    number: u64,
+    number: (Reverse<Priority>, u64),
 }
 
 impl Room {
@@ -33,12 +37,12 @@ impl Room {
     }
 
     /// A place, unless the room is full.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
         let add = |inside: usize| (inside < self.limit).then_some(inside + 1);
         self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
         let mut queue = self.queue();
         queue.next += 1;
-        Some(Place { room: Arc::clone(self), number: queue.next })
+        Some(Place { room: Arc::clone(self), number: (Reverse(priority), queue.next) })
     }
 
     /// How many are inside.
@@ -88,8 +92,9 @@ mod tests {
     #[test]
     fn first_come_first_served_and_bounded() {
         let room = Arc::new(Room::new(2));
-        let (a, b) = (room.enter().unwrap(), room.enter().unwrap());
-        assert!(room.enter().is_none());
+        let normal = Priority::Normal;
+        let (a, b) = (room.enter(normal).unwrap(), room.enter(normal).unwrap());
+        assert!(room.enter(Priority::High).is_none());
         let (mut second, mut first) = (b.sleep(), a.sleep());
         room.wake(1);
         assert!(first.try_recv().is_ok());
@@ -100,6 +105,10 @@ mod tests {
         assert!(again.try_recv().is_ok());
         drop((a, b));
         assert_eq!(room.inside(), 0);
+        let (low, high) = (room.enter(Priority::Low).unwrap(), room.enter(Priority::High).unwrap());
+        let (mut late, mut soon) = (low.sleep(), high.sleep());
+        room.wake(1);
+        assert!(soon.try_recv().is_ok() && late.try_recv().is_err(), "who matters more goes first");
         assert!(second.try_recv().is_err());
     }
 }

@@ -7,29 +7,102 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::uri::Authority;
+use http::{Request, Response, Uri, header};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use super::config::{Config, Protocol};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::snapshot::Snapshot;
 use crate::state::State;
 
-/// A connection; closed when dropped.
+/// A connection, or a share of one; closed when nobody holds it any more.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<RequestBody>,
-    task: AbortHandle,
+    sender: Sender,
+    task: Arc<Task>,
 }
 
-impl Drop for Connection {
+#[derive(Debug)]
+enum Sender {
+    /// For one request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// For as many as the other end allows.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
+}
+
+pub(crate) type Unsent = TrySendError<Request<RequestBody>>;
+
+impl Connection {
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await,
+            Sender::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    /// Sends a request in origin form.
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unsent> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => {
+                to_http2(&mut request);
+                sender.try_send_request(request).await
+            }
+        }
+    }
+
+    fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => {
+                Some(Self { sender: Sender::Http2(sender.clone()), task: Arc::clone(&self.task) })
+            }
+        }
+    }
+}
+
+/// Host becomes the authority, and what HTTP/2 has no use for goes.
+fn to_http2(request: &mut Request<RequestBody>) {
+    let host = request.headers_mut().remove(header::HOST);
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
+    request.headers_mut().remove(header::CONNECTION);
+    let path = request.uri().path_and_query().cloned();
+    let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.authority = authority.or_else(|| Some(Authority::from_static("localhost")));
+    parts.path_and_query = path;
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = http::Version::HTTP_2;
 }
 
 /// The connections to one endpoint at one address.
@@ -43,10 +116,11 @@ pub(crate) struct Upstream {
     down: watch::Sender<bool>,
     limit: usize,
     keep: Duration,
+    protocol: Protocol,
 }
 
 impl Upstream {
-    fn new(addr: SocketAddr, limit: usize, keep: Duration) -> Self {
+    fn new(addr: SocketAddr, limit: usize, keep: Duration, protocol: Protocol) -> Self {
         Self {
             addr,
             idle: Mutex::default(),
@@ -54,6 +128,7 @@ impl Upstream {
             down: watch::Sender::new(false),
             limit,
             keep,
+            protocol,
         }
     }
 
@@ -70,8 +145,12 @@ impl Upstream {
     pub(crate) fn checkout(&self, recent: Duration) -> Option<Connection> {
         let mut idle = self.idle();
         while let Some((connection, since)) = idle.pop() {
-            if connection.sender.is_closed() {
+            if connection.is_closed() {
                 continue;
+            }
+            if let Some(share) = connection.share() {
+                idle.push((connection, Instant::now()));
+                return Some(share);
             }
             if since.elapsed() > recent.min(self.keep) {
                 idle.push((connection, since));
@@ -84,26 +163,54 @@ impl Upstream {
 
     /// Keeps a connection whose last answer was read to its end.
     pub(crate) fn give_back(&self, connection: Connection) {
+        // A share is given back by dropping it: the whole stays in the pool.
+        if matches!(connection.sender, Sender::Http2(_)) {
+            return;
+        }
         let mut idle = self.idle();
-        if !self.closed.load(Ordering::Acquire) && idle.len() < self.limit && !connection.sender.is_closed() {
+        if !self.closed.load(Ordering::Acquire) && idle.len() < self.limit && !connection.is_closed() {
             idle.push((connection, Instant::now()));
         }
     }
 
     /// Makes a new connection.
     pub(crate) async fn connect(&self, within: Duration) -> io::Result<Connection> {
-        Self::dial(self.addr, within).await
+        let connection = Self::dial(self.addr, within, self.protocol).await?;
+        if let Some(share) = connection.share() {
+            let mut idle = self.idle();
+            if !self.closed.load(Ordering::Acquire) && idle.len() < SHARED {
+                idle.push((share, Instant::now()));
+            }
+        }
+        Ok(connection)
     }
 
     /// Makes a new connection that belongs to no endpoint.
-    pub(crate) async fn dial(addr: SocketAddr, within: Duration) -> io::Result<Connection> {
+    pub(crate) async fn dial(
+        addr: SocketAddr,
+        within: Duration,
+        protocol: Protocol,
+    ) -> io::Result<Connection> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {within:?}"));
         let stream = timeout(within, TcpStream::connect(addr)).await.map_err(|_| late())??;
         stream.set_nodelay(true)?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let io = TokioIo::new(stream);
         // What ends the driver is told to whoever waits on the sender.
-        let task = tokio::spawn(async move { drop(driver.await) }).abort_handle();
-        Ok(Connection { sender, task })
+        let (sender, task) = match protocol {
+            Protocol::Http1 => {
+                let (sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
+                let driver = driver.with_upgrades();
+                (Sender::Http1(sender), tokio::spawn(async move { drop(driver.await) }))
+            }
+            Protocol::Http2 => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10)));
+                builder.adaptive_window(true);
+                let (sender, driver) = builder.handshake(io).await.map_err(io::Error::other)?;
+                (Sender::Http2(sender), tokio::spawn(async move { drop(driver.await) }))
+            }
+        };
+        Ok(Connection { sender, task: Arc::new(Task(task.abort_handle())) })
     }
 
     fn set_down(&self, down: bool) {
@@ -119,8 +226,7 @@ impl Upstream {
     }
 
     fn prune(&self) {
-        self.idle()
-            .retain(|(connection, since)| !connection.sender.is_closed() && since.elapsed() < self.keep);
+        self.idle().retain(|(connection, since)| !connection.is_closed() && since.elapsed() < self.keep);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
@@ -139,17 +245,26 @@ pub(crate) fn is_ours(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
 }
 
+/// Shared connections to one endpoint; more than one only when several were made at the same moment.
+const SHARED: usize = 2;
+
 /// All connections of a gateway.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     all: RwLock<HashMap<EndpointId, Arc<Upstream>>>,
     limit: usize,
     keep: Duration,
+    protocol: Protocol,
 }
 
 impl Upstreams {
-    pub(crate) fn new(limit: usize, keep: Duration) -> Self {
-        Self { all: RwLock::default(), limit, keep }
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            all: RwLock::default(),
+            limit: config.idle_connections,
+            keep: config.idle_timeout,
+            protocol: config.protocol,
+        }
     }
 
     /// The connections to an endpoint.
@@ -164,7 +279,7 @@ impl Upstreams {
         if let Some(upstream) = known(&all) {
             return upstream;
         }
-        let upstream = Arc::new(Upstream::new(endpoint.addr, self.limit, self.keep));
+        let upstream = Arc::new(Upstream::new(endpoint.addr, self.limit, self.keep, self.protocol));
         if let Some(old) = all.insert(endpoint.id.clone(), Arc::clone(&upstream)) {
             old.close();
         }

@@ -103,7 +103,15 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) async fn start(config: proxy::Config, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
-        let pool = Arc::new(Pool::new(Config::default(), 7).unwrap());
+        Self::of(Config::default(), config, endpoints).await
+    }
+
+    pub(crate) async fn of(
+        rules: Config,
+        config: proxy::Config,
+        endpoints: impl IntoIterator<Item = Endpoint>,
+    ) -> Self {
+        let pool = Arc::new(Pool::new(rules, 7).unwrap());
         let gateway = Gateway::new(pool, config).unwrap();
         gateway.apply(Update::reset(endpoints));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -240,8 +240,8 @@ async fn smuggling_and_what_is_not_supported_is_refused() {
         ("host as hop", "GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n".to_owned(), 400),
         ("connect", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), 501),
         (
-            "websocket",
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(),
+            "another protocol",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n".to_owned(),
             501,
         ),
         ("huge head", format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(100_000)), 431),
@@ -267,6 +267,12 @@ async fn settings_that_can_not_work_are_named() {
     assert!(refused(proxy::Config::default().probe("healthz")).contains("probe.path = \"healthz\""));
     assert!(refused(proxy::Config::default().max_attempts(0)).contains("max_attempts = 0"));
     assert!(refused(proxy::Config::default().total_timeout(Duration::ZERO)).contains("total_timeout = 0ns"));
+    assert!(refused(proxy::Config::default().via("a b")).contains("via = \"a b\""));
+    assert!(refused(proxy::Config::default().upgrades(["h2c"])).contains("upgrades = \"h2c\""));
+    assert!(
+        refused(proxy::Config::default().sticky(proxy::Sticky::new("home", "short"))).contains("16 bytes")
+    );
+    assert!(refused(proxy::Config::default().priority_header("a b")).contains("priority_header"));
     let endless = Duration::MAX;
     for (field, config) in [
         ("connect_timeout", proxy::Config::default().connect_timeout(endless)),
@@ -276,6 +282,7 @@ async fn settings_that_can_not_work_are_named() {
         ("header_read_timeout", proxy::Config::default().header_read_timeout(endless)),
         ("idle_timeout", proxy::Config::default().idle_timeout(endless)),
         ("waiting_timeout", proxy::Config::default().waiting_timeout(endless)),
+        ("tunnel_idle_timeout", proxy::Config::default().tunnel_idle_timeout(endless)),
         ("drain_delay", proxy::Config::default().drain_delay(endless)),
         ("drain_deadline", proxy::Config::default().drain_deadline(endless)),
     ] {

@@ -97,10 +97,10 @@ impl LoadSeen {
             instance: endpoint.id.clone(),
             host: endpoint.host.clone().unwrap_or_default(),
             address: endpoint.addr.clone(),
-            usable: endpoint.state == READY,
+            usable: USABLE.contains(&endpoint.state.as_str()),
             // A ready replica needs no reason.
             state: match endpoint.why.as_str() {
-                why if endpoint.state != READY && !why.is_empty() => format!("{}: {why}", endpoint.state),
+                why if endpoint.state != USABLE[0] && !why.is_empty() => format!("{}: {why}", endpoint.state),
                 _ => endpoint.state.clone(),
             },
             in_flight: endpoint.in_flight,
@@ -109,5 +109,5 @@ impl LoadSeen {
     }
 }
 
-/// The state of a replica that takes traffic.
-const READY: &str = "ready";
+/// The states of a replica that takes traffic.
+const USABLE: [&str; 2] = ["ready", "ramping"];
