@@ -30,12 +30,14 @@
 //! | [`RetryBudget`], [`AdaptiveLimit`] | how many retries, and how many requests at once, are too many |
 //! | [`routing`] | which service a request is for, by rules read from labels |
 //! | [`hash`] | where a key belongs |
-#![cfg_attr(feature = "proxy", doc = "| [`proxy`] | the HTTP/1.1 gateway |")]
+#![cfg_attr(feature = "proxy", doc = "| [`proxy`] | the HTTP gateway |")]
 //!
 //! # Features
 //! | feature | default | what |
 //! |---|---|---|
-//! | `proxy` | no | the HTTP/1.1 data plane on hyper and tokio |
+//! | `proxy` | no | the HTTP data plane on hyper and tokio |
+//! | `tls` | no | TLS for clients, by rustls with aws-lc-rs |
+//! | `handover` | no | the listener passes to the next process (Unix) |
 //!
 //! Changes of state are told as `tracing` events at level info, target `balancer`.
 #![forbid(unsafe_code)]
