@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Change {
     /// When; of a fold, the latest moment of it.
+    #[serde(with = "crate::millis")]
     pub(crate) at: Duration,
     /// By how much the count rose from the beginning to the end.
     added: u32,

@@ -1,4 +1,4 @@
-//! The decision itself: one pass from readings to a count.
+//! The decision itself: one pass from readings to a count. What lies between the proposal and the result is in `path`.
 //!
 //! The order is that of the Horizontal Pod Autoscaler v2: a proposal for each signal with a dead band around its
 //! target, the largest proposal, the stabilisation windows, the rate limits, the bounds. What differs is said where
@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use crate::decision::{Action, Ballot, Decision, Reason, Stage, StageName, Vote};
-use crate::limits;
+use crate::decision::{Action, Ballot, Decision, Expected, Reason, Vote};
 use crate::observation::Observation;
-use crate::policy::{DuringUpdate, Policy};
+use crate::path::{Path, Scene};
+use crate::policy::{BurstOf, DuringUpdate, Pause, Policy, Target};
 use crate::state::State;
 use crate::vote;
 
@@ -19,7 +19,7 @@ use crate::vote;
 /// counts saturate. Keep the returned state for the next call; it makes no difference to the limits whether the
 /// decision was carried out.
 ///
-/// What comes first settles the matter: an invalid policy, a clock that stepped back, a hold, a service that
+/// What comes first settles the matter: an invalid policy, a clock that stepped back, a hold, a pause, a service that
 /// somebody turned off, a running update, a count outside the bounds, and then the signals.
 ///
 /// While a signal is unknown nothing is removed; while all are, nothing is added either. On the way down the count
@@ -34,6 +34,9 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
         reason: Reason::NoSignals,
         votes: Vec::new(),
         stages: Vec::new(),
+        victims: Vec::new(),
+        expected: None,
+        spare: None,
         valid_until: now.saturating_add(policy.max_gap),
     };
     if let Err(errors) = policy.validate() {
@@ -42,30 +45,29 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
         return (decision, next);
     }
 
+    let again = next.has_seen(now);
     let stepped = next.observe(policy, observation);
-    decision.votes = vote::collect(policy, &mut next, observation);
+    let votes = vote::collect(policy, &mut next, observation, again);
     decision.valid_until = vote::valid_until(policy, observation, decision.valid_until);
-    let unknown = decision.votes.iter().any(|vote| matches!(vote.ballot, Ballot::Unknown { .. }));
-    let proposal = largest(&decision.votes);
+    let unknown = votes.votes.iter().any(|vote| is_unknown(&vote.ballot));
     if !unknown {
         next.complete(now);
     }
-    if let Some(replicas) = proposal {
-        // With a signal unknown this is a lower bound of the truth, and still worth remembering. An outage that is
-        // longer than the policy's gap begins the windows anew, a shorter one does not.
-        next.remember(now, replicas);
-        if policy.burst.is_some_and(|burst| is_burst(burst.threshold, replicas, current)) {
-            next.burst(now);
-        }
-    }
+    let proposal = proposal(policy, &mut next, observation, &votes);
+    decision.expected = expect(policy, &mut next, now, votes.load);
+    decision.spare = spare(policy, observation, &votes);
+    let active = policy.zero.map(|zero| if zero.force_active { Some(true) } else { votes.active });
+    let idle = active.and_then(|active| next.idle(active, now));
+    decision.votes = votes.votes;
 
-    if let Some((reason, action)) = settled(policy, &next, observation, stepped) {
+    let scene = Scene::of(policy, &next, observation, active.flatten(), idle);
+    if let Some((reason, action)) = settled(policy, &next, observation, &scene, stepped) {
         if let Reason::Held { until: Some(until), .. } = reason {
             decision.valid_until = until.min(decision.valid_until);
         }
         (decision.reason, decision.action) = (reason, action);
     } else if let Some(proposal) = proposal {
-        let mut path = Path { decision: &mut decision, policy, state: &next, observation };
+        let path = Path { decision: &mut decision, policy, state: &mut next, observation, scene };
         path.walk(proposal, unknown);
     } else if unknown {
         decision.reason = Reason::Unknown;
@@ -74,11 +76,69 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
     (decision, next)
 }
 
+/// The largest proposal, remembered for the windows; the present count if signals are known and none proposes.
+fn proposal(
+    policy: &Policy,
+    state: &mut State,
+    observation: &Observation,
+    votes: &vote::Votes,
+) -> Option<u32> {
+    let (now, current) = (observation.now, observation.current);
+    let mut proposal = largest(&votes.votes);
+    let known = votes.votes.iter().any(|vote| !is_unknown(&vote.ballot));
+    if proposal.is_none() && known {
+        proposal = Some(current);
+    }
+    let burst = policy.burst.filter(|_| proposal.is_some());
+    if let Some(burst) = burst {
+        let base = match burst.of {
+            BurstOf::Wanted => current,
+            BurstOf::Ready => observation.ready.min(current),
+        };
+        let asked = votes.short.or(proposal).unwrap_or(0);
+        if is_burst(burst.threshold, asked, base) {
+            state.burst(now);
+        }
+        if state.in_burst(now, burst.window) {
+            proposal = proposal.max(votes.short);
+        }
+    }
+    if let Some(replicas) = proposal {
+        // With a signal unknown this is a lower bound of the truth, and still worth remembering. An outage that is
+        // longer than the policy's gap begins the windows anew, a shorter one does not.
+        state.remember(now, replicas);
+    }
+    proposal
+}
+
+/// What the forecast expects; takes in the present load afterwards, so that it does not change the answer.
+fn expect(policy: &Policy, state: &mut State, now: Duration, load: Option<f64>) -> Option<Expected> {
+    let forecast = policy.forecast.as_ref()?;
+    let memory = state.expectation(policy, now)?;
+    let expected = memory.highest_within(forecast, now);
+    if let Some(load) = load {
+        memory.observe(load);
+    }
+    let signal = policy.signals.iter().find(|signal| vote::is_forecast(policy, signal))?;
+    let load = expected?;
+    Some(Expected { load, replicas: vote::count(load / signal.target.value()) })
+}
+
+/// Knative's excess burst capacity, of the first signal.
+fn spare(policy: &Policy, observation: &Observation, votes: &vote::Votes) -> Option<f64> {
+    let capacity = policy.burst_capacity?;
+    let (signal, vote) = (policy.signals.first()?, votes.votes.first()?);
+    let Target::AveragePerInstance(each) = signal.target else { return None };
+    let Ballot::Proposes { value, .. } = vote.ballot else { return None };
+    Some((f64::from(observation.ready) * each - capacity - value).floor())
+}
+
 /// What settles the matter before the signals do.
 fn settled(
     policy: &Policy,
     state: &State,
     observation: &Observation,
+    scene: &Scene,
     stepped: Option<Duration>,
 ) -> Option<(Reason, Action)> {
     let current = observation.current;
@@ -89,143 +149,39 @@ fn settled(
         let reason = vote::shortened(&hold.reason);
         return Some((Reason::Held { reason, until: hold.until }, Action::Hold));
     }
+    let updating = observation.update_in_progress && policy.during_update == DuringUpdate::Hold;
+    match policy.pause {
+        Some(Pause::All) => return Some((Reason::Paused, Action::Hold)),
+        Some(Pause::At(replicas)) if current == replicas => return Some((Reason::Paused, Action::Hold)),
+        Some(Pause::At(replicas)) if !updating => return Some((Reason::Paused, Action::ScaleTo(replicas))),
+        _ => {}
+    }
     if current == 0 && !state.is_own_zero() {
         return Some((Reason::Off, Action::Hold));
     }
-    if observation.update_in_progress && policy.during_update == DuringUpdate::Hold {
+    if updating {
         return Some((Reason::Updating, Action::Hold));
     }
-    if current < policy.min {
-        return Some((Reason::BelowMin, Action::ScaleTo(policy.min)));
+    if current < scene.min {
+        return Some((Reason::BelowMin, Action::ScaleTo(scene.min)));
     }
-    if current > policy.max {
+    if current > scene.max {
         if observation.update_in_progress {
             return Some((Reason::Updating, Action::Hold));
         }
-        return Some((Reason::AboveMax, Action::ScaleTo(policy.max)));
+        return Some((Reason::AboveMax, Action::ScaleTo(scene.max)));
     }
     None
 }
 
-/// The way from the proposal to the result.
-struct Path<'a> {
-    decision: &'a mut Decision,
-    policy: &'a Policy,
-    state: &'a State,
-    observation: &'a Observation,
-}
-
-impl Path<'_> {
-    fn walk(&mut self, proposal: u32, unknown: bool) {
-        let current = self.observation.current;
-        self.decision.reason = Reason::Load;
-        self.decision.stages.push(Stage {
-            name: StageName::Combine,
-            before: current,
-            after: proposal,
-            rule: "the largest proposal".to_owned(),
-            inputs: Vec::new(),
-        });
-        let mut count = proposal;
-        if unknown && count < current {
-            let rule = "a signal being unknown".to_owned();
-            count = self.step(StageName::Unknown, count, current, rule, Vec::new(), Reason::Unknown);
-        }
-        count = self.stabilize(count);
-        if self.observation.update_in_progress && count < current {
-            let rule = "the running update".to_owned();
-            count = self.step(StageName::Update, count, current, rule, Vec::new(), Reason::Updating);
-        }
-        count = self.limit(count);
-        count = self.bound(count);
-        if count != current {
-            self.decision.action = Action::ScaleTo(count);
-        }
-    }
-
-    /// Starts from the present count and moves only as far as both windows agree.
-    fn stabilize(&mut self, count: u32) -> u32 {
-        let (now, current) = (self.observation.now, self.observation.current);
-        let burst = self.policy.burst.filter(|burst| self.state.in_burst(now, burst.window));
-        if count > current && burst.is_none() {
-            let window = self.policy.behavior.up.stabilization;
-            let lowest = self.state.lowest(now, window, count).max(current);
-            if lowest < count {
-                let rule = format!("the lowest proposal of the last {}", vote::seconds(window));
-                let inputs = vec![("window_seconds".into(), window.as_secs_f64())];
-                return self.step(StageName::Stabilize, count, lowest, rule, inputs, Reason::UpStabilized);
-            }
-        } else if count < current {
-            if let Some(burst) = burst {
-                let rule = format!("a burst less than {} ago", vote::seconds(burst.window));
-                let inputs = vec![("window_seconds".into(), burst.window.as_secs_f64())];
-                return self.step(StageName::Burst, count, current, rule, inputs, Reason::Burst);
-            }
-            let window = self.policy.behavior.down.stabilization;
-            let highest = self.state.highest(now, window, count).min(current);
-            if highest > count {
-                let rule = format!("the highest proposal of the last {}", vote::seconds(window));
-                let inputs = vec![("window_seconds".into(), window.as_secs_f64())];
-                return self.step(StageName::Stabilize, count, highest, rule, inputs, Reason::DownStabilized);
-            }
-        }
-        count
-    }
-
-    fn limit(&mut self, count: u32) -> u32 {
-        let (now, current) = (self.observation.now, self.observation.current);
-        let (limit, closed, limited) = if count > current {
-            let limit = limits::up(&self.policy.behavior.up, self.state, now, current);
-            (limit.filter(|limit| limit.count < count), Reason::UpDisabled, Reason::UpLimited)
-        } else if count < current {
-            let limit = limits::down(&self.policy.behavior.down, self.state, now, current);
-            (limit.filter(|limit| limit.count > count), Reason::DownDisabled, Reason::DownLimited)
-        } else {
-            return count;
-        };
-        match limit {
-            None => count,
-            Some(limit) => {
-                let reason = if limit.closed { closed } else { limited };
-                let inputs = limit.start.map(|start| ("start_of_period".into(), f64::from(start)));
-                let inputs = inputs.into_iter().collect();
-                self.step(StageName::Rate, count, limit.count, limit.rule, inputs, reason)
-            }
-        }
-    }
-
-    fn bound(&mut self, count: u32) -> u32 {
-        let (min, max) = (self.policy.min, self.policy.max);
-        if count > max {
-            let rule = format!("the maximum of {max}");
-            self.step(StageName::Bound, count, max, rule, Vec::new(), Reason::AtMax)
-        } else if count < min {
-            let rule = format!("the minimum of {min}");
-            self.step(StageName::Bound, count, min, rule, Vec::new(), Reason::AtMin)
-        } else {
-            count
-        }
-    }
-
-    fn step(
-        &mut self,
-        name: StageName,
-        before: u32,
-        after: u32,
-        rule: String,
-        inputs: Vec<(std::borrow::Cow<'static, str>, f64)>,
-        reason: Reason,
-    ) -> u32 {
-        self.decision.stages.push(Stage { name, before, after, rule, inputs });
-        self.decision.reason = reason;
-        after
-    }
+fn is_unknown(ballot: &Ballot) -> bool {
+    matches!(ballot, Ballot::Unknown { .. } | Ballot::FallsBack { .. })
 }
 
 fn largest(votes: &[Vote]) -> Option<u32> {
     let proposals = votes.iter().filter_map(|vote| match vote.ballot {
-        Ballot::Proposes { replicas, .. } => Some(replicas),
-        Ballot::Unknown { .. } => None,
+        Ballot::Proposes { replicas, .. } | Ballot::FallsBack { replicas, .. } => Some(replicas),
+        _ => None,
     });
     proposals.max()
 }

@@ -24,15 +24,27 @@ pub struct Decision {
     /// The way from the present count to the result, in order. Empty when a rule settled the matter before the
     /// signals did.
     pub stages: Vec<Stage>,
+    /// The instances to keep from new requests, for [`Action::DrainThen`]: those that the orchestrator is expected to
+    /// remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub victims: Vec<String>,
+    /// What the forecast expects within its horizon, whether it counts or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+    /// What the ready instances could take on top of their load and the policy's
+    /// [`burst_capacity`](crate::Policy::burst_capacity), in the unit of the first signal. Below zero, keep what holds
+    /// requests back in the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<f64>,
     /// When it stops being good, on the clock of the observation: don't act on it from then on.
     pub valid_until: Duration,
 }
 
 impl Decision {
-    /// The count that results: the new one, or the present one of a hold.
+    /// The count that results now: the new one, or the present one of a hold or a drain.
     pub fn replicas(&self) -> u32 {
         match self.action {
-            Action::Hold => self.current,
+            Action::Hold | Action::DrainThen(_) => self.current,
             Action::ScaleTo(replicas) => replicas,
         }
     }
@@ -47,6 +59,19 @@ pub enum Action {
     Hold,
     /// Want this many instances; never the present count.
     ScaleTo(u32),
+    /// Keep new requests from [`Decision::victims`], so that this many instances can be wanted once nothing is in
+    /// flight on them. It is decided again until then.
+    DrainThen(u32),
+}
+
+/// What a forecast expects.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Expected {
+    /// The highest load within the horizon.
+    pub load: f64,
+    /// How many instances that asks for.
+    pub replicas: u32,
 }
 
 /// The rule that had the last word in a decision.
@@ -66,6 +91,28 @@ pub enum Reason {
     DownStabilized,
     /// A burst is on: nothing is removed.
     Burst,
+    /// The forecast expects a load that asks for more.
+    Forecast,
+    /// A guard is above its limit: nothing is removed.
+    Guarded,
+    /// The service is active after it was idle.
+    Activated,
+    /// The service is idle, but not for long enough yet.
+    Idling,
+    /// The service is idle, but nothing stands ready to hold requests (for long enough).
+    NoBuffer,
+    /// The service is idle.
+    Idle,
+    /// The flap budget is spent: nothing is removed.
+    FlapBudget,
+    /// Nothing new became ready for too long: nothing is added.
+    Stuck,
+    /// The count changed too short a time ago.
+    Cooldown,
+    /// Those that will go are being drained.
+    Draining,
+    /// The policy is paused, wholly or in the direction that the load asks for.
+    Paused,
     /// The policy closed the way up.
     UpDisabled,
     /// The policy closed the way down.
@@ -125,6 +172,25 @@ pub enum Ballot {
         /// Percent of tolerance that kept the present count, if that is what did.
         within: Option<u32>,
     },
+    /// The signal is known and has no opinion: its value lies outside of the band of its threshold.
+    Abstains {
+        /// Its value.
+        value: f64,
+    },
+    /// The signal is a guard.
+    Guards {
+        /// Its value.
+        value: f64,
+        /// Whether that is above the limit.
+        over: bool,
+    },
+    /// The signal is unknown for so long that the policy's fallback stands in.
+    FallsBack {
+        /// Why it is unknown.
+        why: String,
+        /// How many instances stand in for its proposal.
+        replicas: u32,
+    },
     /// The signal is unknown.
     Unknown {
         /// Why.
@@ -157,16 +223,32 @@ pub struct Stage {
 pub enum StageName {
     /// The largest proposal of the signals.
     Combine,
+    /// What the forecast expects.
+    Forecast,
+    /// To zero and back.
+    Zero,
     /// Nothing is removed while a signal is unknown.
     Unknown,
+    /// Nothing is removed while a guard is above its limit.
+    Guard,
+    /// A direction is paused.
+    Pause,
     /// Nothing is removed in a burst.
     Burst,
     /// The stabilisation windows.
     Stabilize,
     /// Nothing is removed while an update runs.
     Update,
+    /// How often the count may turn.
+    Flap,
+    /// Growth that nothing comes of.
+    Surge,
+    /// The time since the last change.
+    Cooldown,
     /// The rate limits.
     Rate,
     /// The bounds.
     Bound,
+    /// What is in flight on those that will go.
+    Drain,
 }

@@ -11,6 +11,9 @@ impl fmt::Display for Decision {
         match self.action {
             Action::Hold => write!(f, "hold {}: ", self.current)?,
             Action::ScaleTo(replicas) => write!(f, "{} -> {replicas}: ", self.current)?,
+            Action::DrainThen(replicas) => {
+                write!(f, "drain {} of {}, then {replicas}: ", self.victims.len(), self.current)?;
+            }
         }
         match &self.reason {
             Reason::NoSignals => f.write_str("the policy names no signal; only its bounds are kept"),
@@ -25,6 +28,7 @@ impl fmt::Display for Decision {
             Reason::Held { reason, until: Some(until) } => {
                 write!(f, "{reason} (for another {})", seconds(until.saturating_sub(self.at)))
             }
+            Reason::Paused if self.stages.is_empty() => f.write_str("scaling is paused by the policy"),
             Reason::Updating if self.stages.is_empty() => f.write_str("an update of the service is running"),
             Reason::ClockSteppedBack(step) => {
                 write!(f, "the clock stepped back by {}; the windows begin anew", seconds(*step))
@@ -41,11 +45,17 @@ impl Decision {
     fn unknown(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for vote in &self.votes {
-            if let Ballot::Unknown { why, elapsed } = &vote.ballot {
-                f.write_str(separator)?;
-                write_unknown(f, vote, why, *elapsed)?;
-                separator = ", ";
+            match &vote.ballot {
+                Ballot::Unknown { why, elapsed } => {
+                    f.write_str(separator)?;
+                    write_unknown(f, vote, why, *elapsed)?;
+                }
+                Ballot::FallsBack { why, replicas } => {
+                    write!(f, "{separator}{} unknown ({why}), {replicas} standing in", vote.signal)?;
+                }
+                _ => continue,
             }
+            separator = ", ";
         }
         f.write_str("; nothing is removed while a signal is unknown")
     }
@@ -55,6 +65,15 @@ impl Decision {
         if let Some((vote, value, proposal, within)) = self.leading() {
             let amount = Number(value);
             let name = Name(&vote.signal);
+            match vote.target {
+                Target::Count => write!(f, "{name} says {amount}")?,
+                Target::Fixed(count) => write!(f, "{count} are fixed by {name}")?,
+                Target::Threshold(_) => write!(f, "{amount} {name} is in its band")?,
+                _ => {}
+            }
+            if matches!(vote.target, Target::Count | Target::Fixed(_) | Target::Threshold(_)) {
+                return self.obstacles(f);
+            }
             let target = Aim(vote.target);
             match (within, proposal.cmp(&self.current)) {
                 (Some(percent), _) => write!(f, "{amount} {name} is within {percent} % of {target}")?,
@@ -64,15 +83,31 @@ impl Decision {
                     write!(f, "{amount} {name} needs all {} at {target}", self.current)?;
                 }
             }
+        } else {
+            f.write_str("no signal asks for a change")?;
         }
+        self.obstacles(f)
+    }
+
+    /// What stood in the way.
+    fn obstacles(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for stage in self.stages.iter().filter(|stage| stage.name != StageName::Combine) {
             let side = if stage.after < stage.before { "below" } else { "above" };
-            write!(f, "; held {side} {} by {}", stage.before, stage.rule)?;
+            match stage.name {
+                StageName::Forecast => write!(f, "; raised to {} by {}", stage.after, stage.rule)?,
+                _ => write!(f, "; held {side} {} by {}", stage.before, stage.rule)?,
+            }
         }
         for vote in &self.votes {
-            if let Ballot::Unknown { why, elapsed } = &vote.ballot {
-                f.write_str("; ")?;
-                write_unknown(f, vote, why, *elapsed)?;
+            match &vote.ballot {
+                Ballot::Unknown { why, elapsed } => {
+                    f.write_str("; ")?;
+                    write_unknown(f, vote, why, *elapsed)?;
+                }
+                Ballot::FallsBack { why, replicas } => {
+                    write!(f, "; {} unknown ({why}), {replicas} standing in", vote.signal)?;
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -82,7 +117,7 @@ impl Decision {
     fn leading(&self) -> Option<(&Vote, f64, u32, Option<u32>)> {
         let known = self.votes.iter().filter_map(|vote| match vote.ballot {
             Ballot::Proposes { value, replicas, within } => Some((vote, value, replicas, within)),
-            Ballot::Unknown { .. } => None,
+            _ => None,
         });
         known.reduce(|best, next| if next.2 > best.2 { next } else { best })
     }
@@ -122,6 +157,8 @@ impl fmt::Display for Aim {
         match self.0 {
             Target::AveragePerInstance(target) => write!(f, "a target of {} each", Number(target)),
             Target::Total(target) => write!(f, "a target of {} in all", Number(target)),
+            Target::Utilization(percent) => write!(f, "a target of {percent} % of what is asked for"),
+            other => Number(other.value()).fmt(f),
         }
     }
 }

@@ -24,28 +24,38 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod behavior;
 mod changes;
 #[cfg(feature = "controller")]
 pub mod controller;
 mod decide;
 mod decision;
+mod diff;
+mod expect;
 mod explain;
 mod limits;
+mod millis;
 mod observation;
-mod policy;
+mod path;
+mod per_instance;
+pub mod policy;
 mod seconds;
+mod series;
 mod state;
-mod validate;
+mod victims;
 mod vote;
 
-pub use behavior::{Behavior, Direction, RateLimit, Select};
 pub use decide::decide;
-pub use decision::{Action, Ballot, Decision, Reason, Stage, StageName, Vote};
-pub use observation::{Hold, Observation, Reading};
-pub use policy::{Burst, DuringUpdate, Policy, SignalPolicy, Target, Tolerance};
+pub use decision::{Action, Ballot, Decision, Expected, Reason, Stage, StageName, Vote};
+pub use diff::{Difference, Differences};
+pub use observation::{Hold, Instance, Observation, Phase, Reading, Sample};
+pub use policy::{
+    Behavior, Burst, BurstOf, Compat, Cron, CronError, Direction, Drain, DuringUpdate, Fallback,
+    FallbackReplicas, FlapBudget, Forecast, ForecastMode, Model, Pause, Policy, PolicyError, PolicyErrors,
+    RateLimit, Readiness, ScheduleWindow, Select, SignalPolicy, Step, Surge, Target, Threshold, Tolerance,
+    Zero,
+};
 pub use state::State;
-pub use validate::{PolicyError, PolicyErrors};
+pub use victims::victims;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

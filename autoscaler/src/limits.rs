@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::behavior::{Direction, RateLimit, Select};
+use crate::policy::{Compat, Direction, RateLimit, Select};
 use crate::state::State;
 use crate::vote;
 
@@ -17,14 +17,26 @@ pub(crate) struct Limit {
 }
 
 /// The highest count allowed; never below the present one. `None` without a limit.
-pub(crate) fn up(direction: &Direction, state: &State, now: Duration, current: u32) -> Option<Limit> {
-    let allowed = |limit: &RateLimit, (lowest, _)| (limit.highest(lowest).max(current), lowest);
+pub(crate) fn up(
+    direction: &Direction,
+    state: &State,
+    now: Duration,
+    current: u32,
+    compat: Compat,
+) -> Option<Limit> {
+    let allowed = |limit: &RateLimit, (lowest, _)| (limit.highest(lowest, compat).max(current), lowest);
     pick(direction, state, now, current, "adding instances is disabled", '+', allowed)
 }
 
 /// The lowest count allowed; never above the present one. `None` without a limit.
-pub(crate) fn down(direction: &Direction, state: &State, now: Duration, current: u32) -> Option<Limit> {
-    let allowed = |limit: &RateLimit, (_, highest)| (limit.lowest(highest).min(current), highest);
+pub(crate) fn down(
+    direction: &Direction,
+    state: &State,
+    now: Duration,
+    current: u32,
+    compat: Compat,
+) -> Option<Limit> {
+    let allowed = |limit: &RateLimit, (_, highest)| (limit.lowest(highest, compat).min(current), highest);
     pick(direction, state, now, current, "removing instances is disabled", '-', allowed)
 }
 

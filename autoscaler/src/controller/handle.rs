@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::policy::Policy;
-use crate::validate::PolicyErrors;
+use crate::policy::PolicyErrors;
 
 /// How much a controller does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use super::pass::{Ended, Pass};
 use super::recorder::Recorder;
 use super::target::{ScaleTarget, SignalSource};
 use crate::policy::Policy;
-use crate::validate::PolicyErrors;
+use crate::policy::PolicyErrors;
 
 /// Scales one service: see the [module](super) for what it needs.
 ///

@@ -13,8 +13,13 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(START + seconds)
 }
 
+/// At most doubled or 4 more in 15 s, so that the limits are met by small numbers.
 fn policy() -> Policy {
-    Policy::balanced("in_flight", 70.0).bounds(2, 10)
+    let period = Duration::from_secs(15);
+    let up = Direction::new()
+        .limit(RateLimit::Percent { p: 100, period })
+        .limit(RateLimit::Count { n: 4, period });
+    Policy::balanced("in_flight", 70.0).bounds(2, 10).up(up)
 }
 
 fn seen(now: u64, current: u32, load: f64) -> Observation {

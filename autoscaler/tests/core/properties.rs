@@ -333,7 +333,7 @@ fn the_ends_of_the_number_ranges_saturate() {
         let state = State::seeded(current, now);
         let seen = Observation::new(now, current).reading("load", Reading::value(f64::MAX, now));
         let (decision, _) = decide(&policy, &state, &seen);
-        let expected = current.saturating_mul(2).max(current.saturating_add(4));
+        let expected = current.saturating_mul(10).max(current.saturating_add(4));
         assert_eq!(decision.replicas(), expected, "{decision}");
         assert_ne!(decision.reason, Reason::Unknown);
     }

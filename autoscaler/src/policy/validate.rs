@@ -4,8 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::behavior::{Direction, RateLimit};
-use crate::policy::{Policy, SignalPolicy};
+use super::{Direction, Model, Pause, Policy, RateLimit, SignalPolicy, Target};
 
 /// One broken rule of a policy: the field, its value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,15 +77,17 @@ impl Policy {
             let twice = self.signals.iter().take(index).any(|earlier| earlier.name == signal.name);
             check.rule(!twice, || format!("signals[{index}].name"), &signal.name, "each name may occur once");
         }
-        check.direction("up", &self.behavior.up, 1..=10_000);
+        check.direction("up", &self.behavior.up, 1..=100_000);
         check.direction("down", &self.behavior.down, 1..=100);
         if let Some(burst) = &self.burst {
             check.within("burst.window", burst.window, Duration::from_secs(1), MAX_WINDOW);
             let allowed = (110..=1000).contains(&burst.threshold);
             let rule = "it must be 110 to 1000 percent";
             check.rule(allowed, || "burst.threshold".into(), &burst.threshold, rule);
+            check.at_most("burst.short_window", burst.short_window, MAX_WINDOW);
         }
         check.within("max_gap", self.max_gap, Duration::from_secs(1), MAX_WINDOW);
+        check.rest(self);
         if check.0.is_empty() { Ok(()) } else { Err(PolicyErrors(check.0)) }
     }
 }
@@ -110,15 +111,127 @@ impl Check {
         }
     }
 
+    fn at_most(&mut self, field: &str, value: Duration, high: Duration) {
+        if value > high {
+            self.within(field, value, Duration::ZERO, high);
+        }
+    }
+
+    /// What came after the signals and the behaviour.
+    fn rest(&mut self, policy: &Policy) {
+        let windows = policy.signals.iter().filter(|signal| !signal.window.is_zero()).count();
+        self.rule(windows <= MAX_WINDOWS, || "signals".into(), &windows, "at most 2 may have a window");
+        if let Some(zero) = &policy.zero {
+            self.at_most("zero.idle_for", zero.idle_for, MAX_WINDOW);
+            self.at_most("zero.grace", zero.grace, MAX_WINDOW);
+            let idle = zero.idle_replicas;
+            let rule = "it must be below min (for a service without a minimum, leave zero out)";
+            self.rule(idle < policy.min, || "zero.idle_replicas".into(), &idle, rule);
+            let rule = "it must not exceed max";
+            let active = zero.activation_replicas;
+            self.rule(active <= policy.max, || "zero.activation_replicas".into(), &active, rule);
+        }
+        if let Some(forecast) = &policy.forecast {
+            self.within("forecast.step", forecast.step, Duration::from_secs(1), MAX_WINDOW);
+            let farthest = forecast.step.saturating_mul(MAX_STEPS_AHEAD).max(Duration::from_secs(1));
+            self.within("forecast.horizon", forecast.horizon, Duration::from_secs(1), farthest);
+            self.model(&forecast.model);
+            if let Some(name) = &forecast.signal {
+                let known = policy.signals.iter().any(|signal| {
+                    signal.name == *name && matches!(signal.target, Target::AveragePerInstance(_))
+                });
+                let rule = "it must name a signal with a target per instance";
+                self.rule(known, || "forecast.signal".into(), name, rule);
+            }
+        }
+        if let Some(budget) = &policy.flap_budget {
+            let rule = "it must be 1 to 32";
+            self.rule((1..=32).contains(&budget.turns), || "flap_budget.turns".into(), &budget.turns, rule);
+            self.within("flap_budget.period", budget.period, Duration::from_secs(1), MAX_BUDGET_PERIOD);
+        }
+        if let Some(surge) = &policy.surge {
+            self.within("surge.patience", surge.patience, Duration::from_secs(1), MAX_WINDOW);
+        }
+        if let Some(drain) = &policy.drain {
+            self.at_most("drain.deadline", drain.deadline, MAX_WINDOW);
+        }
+        let count = policy.schedule.len();
+        self.rule(count <= MAX_LIMITS, || "schedule".into(), &count, "at most 8 are allowed");
+        for (index, window) in policy.schedule.iter().enumerate() {
+            let offset = window.utc_offset_minutes;
+            let field = || format!("schedule[{index}].utc_offset_minutes");
+            self.rule(offset.unsigned_abs() <= 14 * 60, field, &offset, "it must be -840 to 840");
+        }
+        if let Some(Pause::At(replicas)) = policy.pause {
+            let rule = "it must not exceed max";
+            self.rule(replicas <= policy.max, || "pause.at".into(), &replicas, rule);
+        }
+        if let Some(capacity) = policy.burst_capacity {
+            let allowed = capacity.is_finite() && (0.0..=MAX_TARGET).contains(&capacity);
+            self.rule(allowed, || "burst_capacity".into(), &capacity, "it must be 0 to 1e15");
+        }
+    }
+
+    fn model(&mut self, model: &Model) {
+        let (steps, weights) = match *model {
+            Model::Recurring => return,
+            Model::Seasonal { steps } => {
+                self.rule(
+                    steps >= 1,
+                    || "forecast.model.seasonal.steps".into(),
+                    &steps,
+                    "it must be 1 to 120",
+                );
+                (steps, [0.0; 3])
+            }
+            Model::HoltWinters { steps, level, trend, season } => (steps, [level, trend, season]),
+        };
+        let field = || "forecast.model.steps".into();
+        self.rule(steps <= Model::HISTORY / 2, field, &steps, "at most 120 are allowed");
+        for (name, weight) in ["level", "trend", "season"].into_iter().zip(weights) {
+            let field = || format!("forecast.model.holt_winters.{name}");
+            self.rule((0.0..=1.0).contains(&weight), field, &weight, "it must be 0 to 1");
+        }
+    }
+
+    fn target(&mut self, index: usize, target: Target) {
+        let field = |part: &str| format!("signals[{index}].target{part}");
+        match target {
+            Target::AveragePerInstance(value) | Target::Total(value) | Target::Guard(value) => {
+                let allowed = value.is_finite() && (MIN_TARGET..=MAX_TARGET).contains(&value);
+                self.rule(allowed, || field(""), &value, "it must be a number from 1e-9 to 1e15");
+            }
+            Target::Utilization(percent) => {
+                let rule = "it must be 1 to 100000 percent";
+                self.rule((1..=100_000).contains(&percent), || field(""), &percent, rule);
+            }
+            Target::Count | Target::Fixed(_) => {}
+            Target::Threshold(band) => {
+                let allowed = band.lower.is_finite() && band.upper.is_none_or(|upper| upper > band.lower);
+                self.rule(
+                    allowed,
+                    || field(".threshold.lower"),
+                    &band.lower,
+                    "it must be a number below upper",
+                );
+                let rule = "it must be 1 to 20";
+                let samples = band.samples;
+                self.rule((1..=20).contains(&samples), || field(".threshold.samples"), &samples, rule);
+                self.within(&field(".threshold.within"), band.within, MIN_PERIOD, MAX_WINDOW);
+            }
+        }
+    }
+
     fn signal(&mut self, index: usize, signal: &SignalPolicy) {
         let name = &signal.name;
         let readable = !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control);
         let rule = "it must be 1 to 64 bytes without control characters";
         self.rule(readable, || format!("signals[{index}].name"), &format!("{name:?}"), rule);
-        let target = signal.target.value();
-        let allowed = target.is_finite() && (MIN_TARGET..=MAX_TARGET).contains(&target);
-        let rule = "it must be a number from 1e-9 to 1e15";
-        self.rule(allowed, || format!("signals[{index}].target"), &target, rule);
+        self.target(index, signal.target);
+        self.at_most(&format!("signals[{index}].window"), signal.window, MAX_WINDOW);
+        let active = signal.activation.is_finite() && signal.activation >= 0.0;
+        let rule = "it must be a number from 0";
+        self.rule(active, || format!("signals[{index}].activation"), &signal.activation, rule);
         let tolerance = signal.tolerance;
         let rule = "it must be at most 1000 percent";
         self.rule(tolerance.up <= 1000, || format!("signals[{index}].tolerance.up"), &tolerance.up, rule);
@@ -139,6 +252,10 @@ impl Check {
         if direction.stabilization > MAX_WINDOW {
             let field = format!("behavior.{name}.stabilization");
             self.within(&field, direction.stabilization, Duration::ZERO, MAX_WINDOW);
+        }
+        if direction.cooldown > MAX_WINDOW {
+            let field = format!("behavior.{name}.cooldown");
+            self.within(&field, direction.cooldown, Duration::ZERO, MAX_WINDOW);
         }
         let count = direction.limits.len();
         let field = || format!("behavior.{name}.limits");
@@ -166,6 +283,12 @@ impl Check {
 /// More signals than anybody reads.
 const MAX_SIGNALS: usize = 16;
 const MAX_LIMITS: usize = 8;
+/// Each is a buffer in the state.
+const MAX_WINDOWS: usize = 2;
+/// A forecast over half of what is remembered is none.
+const MAX_STEPS_AHEAD: u32 = 60;
+/// A budget is for the hour or the day.
+const MAX_BUDGET_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// The windows and periods that the Horizontal Pod Autoscaler allows.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
 const MIN_PERIOD: Duration = Duration::from_secs(1);
@@ -177,7 +300,7 @@ const MAX_TARGET: f64 = 1e15;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Burst, Target};
+    use crate::policy::Burst;
 
     #[test]
     fn the_defaults_are_valid() {

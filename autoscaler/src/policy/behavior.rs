@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Compat;
 use crate::seconds;
 
 /// The rules of both directions.
@@ -42,6 +43,10 @@ pub struct Direction {
     pub limits: Vec<RateLimit>,
     /// Which of several limits counts, or that this direction is closed.
     pub select: Select,
+    /// Nothing moves this way for so long after any change of the count (Nomad's cool-down). In serialised form:
+    /// seconds.
+    #[serde(with = "seconds")]
+    pub cooldown: Duration,
 }
 
 impl Direction {
@@ -66,6 +71,13 @@ impl Direction {
     #[must_use]
     pub fn limit(mut self, limit: RateLimit) -> Self {
         self.limits.push(limit);
+        self
+    }
+
+    /// Sets how long after any change nothing moves this way.
+    #[must_use]
+    pub fn cooldown(mut self, cooldown: Duration) -> Self {
+        self.cooldown = cooldown;
         self
     }
 
@@ -111,9 +123,12 @@ impl RateLimit {
     }
 
     /// The highest count this limit allows when the period began with `start` instances.
-    pub(crate) fn highest(&self, start: u32) -> u32 {
+    pub(crate) fn highest(&self, start: u32, compat: Compat) -> u32 {
         match *self {
             Self::Count { n, .. } => start.saturating_add(n),
+            Self::Percent { p, .. } if compat == Compat::Hpa => {
+                (f64::from(start) * (1.0 + f64::from(p) / 100.0)).ceil() as u32
+            }
             Self::Percent { p, .. } => {
                 let grown = (u64::from(start.max(1)) * (100 + u64::from(p))).div_ceil(100);
                 u32::try_from(grown).unwrap_or(u32::MAX)
@@ -122,9 +137,12 @@ impl RateLimit {
     }
 
     /// The lowest count this limit allows when the period began with `start` instances.
-    pub(crate) fn lowest(&self, start: u32) -> u32 {
+    pub(crate) fn lowest(&self, start: u32, compat: Compat) -> u32 {
         match *self {
             Self::Count { n, .. } => start.saturating_sub(n),
+            Self::Percent { p, .. } if compat == Compat::Hpa => {
+                (f64::from(start) * (1.0 - f64::from(p) / 100.0)) as u32
+            }
             Self::Percent { p, .. } => {
                 let kept = u64::from(start) * 100u64.saturating_sub(u64::from(p)) / 100;
                 u32::try_from(kept).unwrap_or(u32::MAX)
@@ -155,17 +173,19 @@ mod tests {
     #[test]
     fn percentages_are_exact_integers() {
         // Both are wrong in floating point: 50 * 1.1 = 55.00000000000001 -> 56, and 5 * (1 - 0.8) -> 0.
-        assert_eq!(RateLimit::Percent { p: 10, period: MINUTE }.highest(50), 55);
-        assert_eq!(RateLimit::Percent { p: 80, period: MINUTE }.lowest(5), 1);
+        assert_eq!(RateLimit::Percent { p: 10, period: MINUTE }.highest(50, Compat::Hpa), 56);
+        assert_eq!(RateLimit::Percent { p: 80, period: MINUTE }.lowest(5, Compat::Hpa), 0);
+        assert_eq!(RateLimit::Percent { p: 10, period: MINUTE }.highest(50, Compat::Own), 55);
+        assert_eq!(RateLimit::Percent { p: 80, period: MINUTE }.lowest(5, Compat::Own), 1);
     }
 
     #[test]
     fn small_percentages_still_move_and_large_ones_saturate() {
-        assert_eq!(RateLimit::Percent { p: 1, period: MINUTE }.highest(3), 4);
-        assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(0), 2);
-        assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(u32::MAX), u32::MAX);
-        assert_eq!(RateLimit::Percent { p: 250, period: MINUTE }.lowest(9), 0);
-        assert_eq!(RateLimit::Count { n: 4, period: MINUTE }.highest(u32::MAX - 1), u32::MAX);
-        assert_eq!(RateLimit::Count { n: 4, period: MINUTE }.lowest(1), 0);
+        assert_eq!(RateLimit::Percent { p: 1, period: MINUTE }.highest(3, Compat::Own), 4);
+        assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(0, Compat::Own), 2);
+        assert_eq!(RateLimit::Percent { p: 100, period: MINUTE }.highest(u32::MAX, Compat::Own), u32::MAX);
+        assert_eq!(RateLimit::Percent { p: 250, period: MINUTE }.lowest(9, Compat::Own), 0);
+        assert_eq!(RateLimit::Count { n: 4, period: MINUTE }.highest(u32::MAX - 1, Compat::Own), u32::MAX);
+        assert_eq!(RateLimit::Count { n: 4, period: MINUTE }.lowest(1, Compat::Own), 0);
     }
 }
