@@ -38,6 +38,7 @@ mod observation;
 mod path;
 mod per_instance;
 pub mod policy;
+pub mod replay;
 mod seconds;
 mod series;
 mod state;
