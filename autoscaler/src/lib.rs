@@ -55,6 +55,8 @@ pub use policy::{
     RateLimit, Readiness, ScheduleWindow, Select, SignalPolicy, Step, Surge, Target, Threshold, Tolerance,
     Zero,
 };
+#[cfg(feature = "toml")]
+pub use policy::{PolicyFileError, PolicyMistake};
 pub use state::State;
 pub use victims::victims;
 

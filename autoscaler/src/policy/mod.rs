@@ -12,6 +12,8 @@ use crate::seconds;
 mod behavior;
 mod burst;
 mod cron;
+#[cfg(feature = "toml")]
+mod file;
 mod forecast;
 mod guards;
 mod presets;
@@ -23,6 +25,8 @@ mod zero;
 pub use behavior::{Behavior, Direction, RateLimit, Select};
 pub use burst::{Burst, BurstOf};
 pub use cron::{Cron, CronError};
+#[cfg(feature = "toml")]
+pub use file::{PolicyFileError, PolicyMistake};
 pub use forecast::{Forecast, ForecastMode, Model};
 pub use guards::{Drain, DuringUpdate, Fallback, FallbackReplicas, FlapBudget, Pause, Surge};
 pub use schedule::ScheduleWindow;
