@@ -1,9 +1,31 @@
 //! One clock for a process: comparable between processes, and never stepping back within one.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+
+/// What time it is, for a controller. Replace it to run one on a clock of your own; waiting goes by tokio's time.
+pub trait Clock: Send + Sync {
+    /// Now, since any moment that all who share a state agree on.
+    fn now(&self) -> Duration;
+}
+
+impl<T: Clock + ?Sized> Clock for Arc<T> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+}
+
+/// The default [`Clock`]: that of [`now`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        now()
+    }
+}
 
 /// The controller's clock: Unix time as it was at the first call, and monotonic from there.
 ///

@@ -12,6 +12,7 @@ use super::handle::Mode;
 use super::lease::Term;
 use crate::decision::Decision;
 use crate::state::State;
+use crate::vote::seconds;
 
 /// Keeps the decisions and the state of services. All methods are called with a deadline, and none of their errors
 /// stops a decision.
@@ -102,6 +103,25 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// Instances are wanted, and none has served for this long. The load that is read then is no idleness.
+    NoneServing {
+        /// Instances wanted.
+        wanted: u32,
+        /// For how long.
+        elapsed: Duration,
+    },
+    /// It is not certain that no new requests go to those that will be removed.
+    DrainFailed {
+        /// Why.
+        why: String,
+    },
+    /// After a drain: who left. Where others left than were drained, requests may have been cut off.
+    Left {
+        /// Those that were drained and left.
+        left: Vec<String>,
+        /// Those that were drained and stayed; they get requests again.
+        stayed: Vec<String>,
+    },
     /// A decision, and what became of it.
     Decided {
         /// The decision.
@@ -125,6 +145,8 @@ pub enum Outcome {
     },
     /// It would have been written, but for shadow mode.
     Shadow,
+    /// Those that will be removed are kept from new requests.
+    Draining,
     /// It was no longer valid when it was to be written.
     Expired,
     /// It was not written, or nobody knows whether it was.
@@ -149,10 +171,24 @@ impl fmt::Display for JournalEntry {
             )?,
             Event::Paused => f.write_str("paused")?,
             Event::TargetFailed { why } => write!(f, "nothing decided: {why}")?,
+            Event::NoneServing { wanted, elapsed } => {
+                let elapsed = seconds(*elapsed);
+                write!(f, "none of {wanted} has served for {elapsed}; look at why they don't start")?;
+            }
+            Event::DrainFailed { why } => write!(f, "not everybody may know of the drain: {why}")?,
+            Event::Left { left, stayed } if stayed.is_empty() => {
+                write!(f, "drained and gone: {}", left.join(", "))?;
+            }
+            Event::Left { left, stayed } => write!(
+                f,
+                "drained and gone: {}; drained but still there, so others were removed: {}",
+                if left.is_empty() { "none".to_owned() } else { left.join(", ") },
+                stayed.join(", ")
+            )?,
             Event::Decided { decision, outcome } => {
                 write!(f, "{decision}")?;
                 match outcome {
-                    Outcome::Held | Outcome::Written { .. } => {}
+                    Outcome::Held | Outcome::Draining | Outcome::Written { .. } => {}
                     Outcome::Shadow => f.write_str(" (shadow mode: not written)")?,
                     Outcome::Expired => f.write_str(" (not written: the decision was too old)")?,
                     Outcome::Failed { why } => write!(f, " (not written: {why})")?,

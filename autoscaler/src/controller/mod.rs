@@ -2,7 +2,9 @@
 //!
 //! Everything outside is a trait with one to three methods: a [`SignalSource`] reads load, a [`ScaleTarget`] reads
 //! and writes the count, a [`Lease`] says who may write, a [`Journal`] keeps what was decided. Run one
-//! [`Controller`] per service, on as many machines as should survive each other: all wait for the lease, one acts.
+//! [`Controller`] per service (a [`Fleet`] of them in one process), on as many machines as should survive each other: all
+//! wait for the lease, one acts. Where there is no lock service, [`RegisterLease`] and [`RegisterJournal`] need no more
+//! than one text with a compare-and-set. With a [`Drainer`] a removal waits for the requests in flight on those that go.
 //!
 //! A lease alone does not make a single writer: a leader that was paused wakes up believing in it. So every lease
 //! carries a [`Term`], and the target refuses a write when a higher term has written, in the same compare-and-set.
@@ -67,21 +69,27 @@
 //! chain `error`.
 
 mod clock;
+mod drain;
 mod error;
+mod fleet;
 mod handle;
 mod journal;
 mod lease;
 mod memory;
 mod pass;
 mod recorder;
+mod register;
 mod run;
 mod target;
 
-pub use clock::now;
+pub use clock::{Clock, SystemClock, now};
+pub use drain::Drainer;
 pub use error::{BoxError, JournalError, LeaseError, ScaleError};
+pub use fleet::{AlreadyRunning, Fleet};
 pub use handle::{Mode, PolicyHandle};
 pub use journal::{Event, Journal, JournalEntry, Outcome};
 pub use lease::{AlwaysLeader, Held, Lease, Term};
 pub use memory::MemoryJournal;
+pub use register::{MemoryRegister, Register, RegisterJournal, RegisterLease};
 pub use run::Controller;
 pub use target::{ScaleTarget, SignalSource, TargetStatus, Written};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::clock::now;
+use super::clock::Clock;
+use super::drain::{Drainer, Drains};
 use super::error::{ScaleError, chain};
 use super::handle::Mode;
 use super::journal::{Event, Outcome};
@@ -31,12 +32,21 @@ pub(super) struct Pass<'a> {
     pub(super) service: &'a str,
     pub(super) source: &'a dyn SignalSource,
     pub(super) target: &'a dyn ScaleTarget,
+    pub(super) drainer: Option<&'a dyn Drainer>,
+    pub(super) clock: &'a dyn Clock,
     pub(super) held: &'a Held,
     pub(super) tick: Duration,
     /// How long one read or write may take.
     pub(super) limit: Duration,
     /// `None` until the first observation.
     pub(super) state: Option<State>,
+    pub(super) drains: Drains,
+    /// Since when instances are wanted and none serves.
+    pub(super) none_since: Option<Duration>,
+    /// When that was last told.
+    pub(super) none_told: Option<Duration>,
+    /// How long that may last before it is told.
+    pub(super) alive_within: Duration,
 }
 
 impl Pass<'_> {
@@ -67,7 +77,9 @@ impl Pass<'_> {
             if let Some(by) = status.last_term.filter(|last| *last > term) {
                 return Err(Ended::Fenced { by });
             }
-            let decision = self.decide(policy, &status, readings);
+            self.watch(&status, mode, recorder).await;
+            let decision = self.decide(policy, status, readings);
+            self.drain(&decision, mode, recorder).await;
             let written = self.carry_out(&decision, mode).await?;
             let outcome = match written {
                 Ok(outcome) => outcome,
@@ -96,32 +108,77 @@ impl Pass<'_> {
     fn decide(
         &mut self,
         policy: &Policy,
-        status: &TargetStatus,
+        mut status: TargetStatus,
         readings: Vec<(String, Reading)>,
     ) -> Decision {
-        let observation = Observation::new(now(), status.wanted)
+        self.drains.fill(&mut status.instances);
+        let observation = Observation::new(self.clock.now(), status.wanted)
             .ready(status.ready)
             .readings(readings)
+            .instances(status.instances)
+            .buffer(status.buffer)
             .updating(status.update_in_progress)
-            .held(status.hold.clone());
+            .held(status.hold);
         let (decision, state) =
             decide(policy, self.state.as_ref().unwrap_or(&State::default()), &observation);
         self.state = Some(state);
         decision
     }
 
+    /// Tells when nothing serves although it should, and who left after a drain.
+    async fn watch(&mut self, status: &TargetStatus, mode: Mode, recorder: &mut Recorder) {
+        let term = Some(self.held.term);
+        if status.wanted > 0 && status.ready == 0 {
+            let at = self.clock.now();
+            let elapsed = at.saturating_sub(*self.none_since.get_or_insert(at));
+            let told = self.none_told.is_some_and(|told| at.saturating_sub(told) < TELL_AGAIN);
+            if elapsed >= self.alive_within && !told {
+                self.none_told = Some(at);
+                let wanted = status.wanted;
+                recorder.record(term, mode, Event::NoneServing { wanted, elapsed }).await;
+            }
+        } else {
+            (self.none_since, self.none_told) = (None, None);
+        }
+        if let Some(event) = self.drains.left(status) {
+            recorder.record(term, mode, event).await;
+        }
+    }
+
+    /// Tells the drainer who should get no new requests, if that is to be told.
+    async fn drain(&mut self, decision: &Decision, mode: Mode, recorder: &mut Recorder) {
+        let Some(drainer) = self.drainer.filter(|_| mode == Mode::Active) else { return };
+        let Some(wanted) = self.drains.wanted(decision) else { return };
+        let answer = self.deadline("the drain", drainer.drain(self.service, &wanted)).await;
+        if let Some(event) = self.drains.answered(wanted, answer) {
+            if let Event::DrainFailed { why } = &event {
+                let term = self.held.term;
+                warn!(target: "autoscaler", service = self.service, %term, error = %why, "drain failed");
+            }
+            recorder.record(Some(self.held.term), mode, event).await;
+        }
+    }
+
     /// Writes a decision if it is one to write, and only while the lease is held and the decision valid.
-    async fn carry_out(&self, decision: &Decision, mode: Mode) -> Result<Result<Outcome, ScaleError>, Ended> {
+    async fn carry_out(
+        &mut self,
+        decision: &Decision,
+        mode: Mode,
+    ) -> Result<Result<Outcome, ScaleError>, Ended> {
         let (service, term) = (self.service, self.held.term);
-        let Action::ScaleTo(replicas) = decision.action else {
-            debug!(target: "autoscaler", service, %term, %decision, "decided");
-            return Ok(Ok(Outcome::Held));
+        let replicas = match decision.action {
+            Action::ScaleTo(replicas) => replicas,
+            action => {
+                debug!(target: "autoscaler", service, %term, %decision, "decided");
+                let draining = matches!(action, Action::DrainThen(_)) && mode == Mode::Active;
+                return Ok(Ok(if draining { Outcome::Draining } else { Outcome::Held }));
+            }
         };
         if mode != Mode::Active {
             info!(target: "autoscaler", service, %term, %decision, "decided");
             return Ok(Ok(Outcome::Shadow));
         }
-        if now() >= decision.valid_until {
+        if self.clock.now() >= decision.valid_until {
             return Ok(Ok(Outcome::Expired));
         }
         if self.held.lost.is_cancelled() {
@@ -130,6 +187,9 @@ impl Pass<'_> {
         match self.deadline("the write", self.target.write(replicas, term, decision)).await {
             Ok(written) => {
                 info!(target: "autoscaler", service, %term, %decision, "scaled");
+                if replicas < decision.current {
+                    self.drains.written();
+                }
                 Ok(Ok(Outcome::Written { version: written.version }))
             }
             Err(ScaleError::Fenced { by, .. }) => Err(Ended::Fenced { by }),
@@ -169,3 +229,5 @@ impl Pass<'_> {
 const TRIES: u32 = 3;
 /// Long enough for the other writer to be done.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
+/// What lasts is told once a minute.
+const TELL_AGAIN: Duration = Duration::from_secs(60);

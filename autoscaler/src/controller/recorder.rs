@@ -9,7 +9,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::clock::now;
+use super::clock::Clock;
 use super::error::{JournalError, chain};
 use super::handle::Mode;
 use super::journal::{Event, Journal, JournalEntry, Outcome};
@@ -20,6 +20,7 @@ use crate::state::State;
 pub(super) struct Recorder {
     service: String,
     journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
     limit: Duration,
     /// Changes that are not known to be kept, oldest first.
     unkept: VecDeque<JournalEntry>,
@@ -42,10 +43,16 @@ struct Kind {
 }
 
 impl Recorder {
-    pub(super) fn new(service: &str, journal: Arc<dyn Journal>, limit: Duration) -> Self {
+    pub(super) fn new(
+        service: &str,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        limit: Duration,
+    ) -> Self {
         Self {
             service: service.to_owned(),
             journal,
+            clock,
             limit,
             unkept: VecDeque::new(),
             last: None,
@@ -58,7 +65,7 @@ impl Recorder {
 
     /// Records an event, unless it repeats the last one within a minute. What is dropped while it waits loses no change.
     pub(super) async fn record(&mut self, term: Option<Term>, mode: Mode, event: Event) {
-        let at = now();
+        let at = self.clock.now();
         let kind = Kind::of(term, mode, &event);
         let repeats = self.last.as_ref().is_some_and(|(last, since)| {
             *last == kind && at.saturating_sub(*since) < QUIET && !is_change(&event)
@@ -131,7 +138,7 @@ impl Recorder {
 
     /// Saves the state after a change, and else every quarter of a minute.
     pub(super) async fn save_state(&mut self, state: &State, changed: bool) {
-        let at = now();
+        let at = self.clock.now();
         let due = self.saved_at.is_none_or(|saved| at.saturating_sub(saved) >= SAVE_EVERY);
         if changed || due {
             // None until it is known to be kept: the limits of the next leader rest on it.
@@ -179,7 +186,7 @@ impl Kind {
 fn is_change(event: &Event) -> bool {
     match event {
         Event::Decided { outcome, .. } => matches!(outcome, Outcome::Written { .. }),
-        Event::Leading | Event::LeaseLost | Event::Fenced { .. } => true,
+        Event::Leading | Event::LeaseLost | Event::Fenced { .. } | Event::Left { .. } => true,
         _ => false,
     }
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::clock::{Clock, SystemClock};
+use super::drain::{Drainer, Drains};
 use super::error::chain;
 use super::handle::{Mode, PolicyHandle};
 use super::journal::{Event, Journal};
@@ -32,6 +35,10 @@ pub struct Controller {
     journal: Arc<dyn Journal>,
     handle: PolicyHandle,
     tick: Duration,
+    drainer: Option<Arc<dyn Drainer>>,
+    clock: Arc<dyn Clock>,
+    alive_within: Duration,
+    permits: Option<Arc<Semaphore>>,
 }
 
 impl Controller {
@@ -56,6 +63,10 @@ impl Controller {
             journal: Arc::new(journal),
             handle: PolicyHandle::new(policy),
             tick: TICK,
+            drainer: None,
+            clock: Arc::new(SystemClock),
+            alive_within: ALIVE_WITHIN,
+            permits: None,
         })
     }
 
@@ -65,6 +76,41 @@ impl Controller {
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick.clamp(MIN_TICK, MAX_TICK);
         self
+    }
+
+    /// Sets who keeps new requests from instances that will be removed. Needed by a policy with a
+    /// [`drain`](crate::Policy::drain); without one such a policy removes nothing before the drain's deadline.
+    #[must_use]
+    pub fn drainer(mut self, drainer: impl Drainer + 'static) -> Self {
+        self.drainer = Some(Arc::new(drainer));
+        self
+    }
+
+    /// Sets the clock.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets how long none may serve although some are wanted before that is told ([`Event::NoneServing`]); a minute until
+    /// set.
+    #[must_use]
+    pub fn alive_within(mut self, limit: Duration) -> Self {
+        self.alive_within = limit;
+        self
+    }
+
+    /// Sets what a pass needs one permit of, so that few passes of many controllers run at once.
+    #[must_use]
+    pub(super) fn permits(mut self, permits: Arc<Semaphore>) -> Self {
+        self.permits = Some(permits);
+        self
+    }
+
+    /// The service.
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// Sets the mode to begin with.
@@ -87,7 +133,7 @@ impl Controller {
                 "the tick is not shorter than the policy's max_gap: nothing will ever be removed");
         }
         let limit = (self.tick / 8).max(LEAST_LIMIT);
-        let mut recorder = Recorder::new(service, Arc::clone(&self.journal), limit);
+        let mut recorder = Recorder::new(service, Arc::clone(&self.journal), Arc::clone(&self.clock), limit);
         let mut failures = 0;
         while !shutdown.is_cancelled() {
             let acquired = tokio::select! {
@@ -150,15 +196,28 @@ impl Controller {
             service: &self.service,
             source: self.source.as_ref(),
             target: self.target.as_ref(),
+            drainer: self.drainer.as_deref(),
+            clock: self.clock.as_ref(),
             held,
             tick: self.tick,
             limit: (self.tick / 3).max(LEAST_LIMIT),
             state: recorder.load_state().await,
+            drains: Drains::default(),
+            none_since: None,
+            none_told: None,
+            alive_within: self.alive_within,
         };
         let mut failures = 0;
         loop {
             let (policy_now, mode_now) = (policy.borrow_and_update().clone(), *mode.borrow_and_update());
-            match pass.run(&policy_now, mode_now, recorder).await {
+            let permit = match &self.permits {
+                // The semaphore is never closed; were it, the passes would run without it.
+                Some(permits) => permits.acquire().await.ok(),
+                None => None,
+            };
+            let passed = pass.run(&policy_now, mode_now, recorder).await;
+            drop(permit);
+            match passed {
                 Ok(true) => (failures, *acted) = (0, true),
                 Ok(false) => failures += 1,
                 Err(ended) => return ended,
@@ -195,3 +254,5 @@ const MAX_TICK: Duration = Duration::from_secs(3600);
 const LEAST_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before a lease is asked for again.
 const LEASE_PAUSE: Duration = Duration::from_secs(1);
+/// Longer than a start of a container that was pulled before.
+const ALIVE_WITHIN: Duration = Duration::from_secs(60);

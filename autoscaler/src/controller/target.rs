@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::error::ScaleError;
 use super::lease::Term;
 use crate::decision::Decision;
-use crate::observation::{Hold, Reading};
+use crate::observation::{Hold, Instance, Reading};
 
 /// Reads the load of a service.
 #[async_trait]
@@ -70,6 +70,10 @@ pub struct TargetStatus {
     pub hold: Option<Hold>,
     /// The term that wrote last, if any ever did.
     pub last_term: Option<Term>,
+    /// The instances one by one, where they are known; for drains and readings per instance.
+    pub instances: Vec<Instance>,
+    /// Whether something stands ready to hold requests while there is no instance; for scaling to zero.
+    pub buffer: Option<bool>,
 }
 
 /// A write that happened.

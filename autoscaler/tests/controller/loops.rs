@@ -15,7 +15,7 @@ async fn load_is_followed_up_and_down() {
     assert_eq!(running.world.counts(), [6]);
     running.world.lock().load = Some(70.0);
     sleep(Duration::from_secs(240)).await;
-    assert_eq!(running.world.counts(), [6, 3, 2]);
+    assert_eq!(running.world.counts(), [6, 2]);
     let entries = running.sentences();
     assert_eq!(entries[0], "web: leading [term 1]");
     assert_eq!(entries[1], "web: 2 -> 6: 412 in flight over a target of 70 each [term 1]");
