@@ -54,7 +54,7 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
         next.complete(now);
     }
     let proposal = proposal(policy, &mut next, observation, &votes);
-    decision.expected = expect(policy, &mut next, now, votes.load);
+    decision.expected = expect(policy, &mut next, observation, votes.load);
     decision.spare = spare(policy, observation, &votes);
     let active = policy.zero.map(|zero| if zero.force_active { Some(true) } else { votes.active });
     let idle = active.and_then(|active| next.idle(active, now));
@@ -112,16 +112,22 @@ fn proposal(
 }
 
 /// What the forecast expects; takes in the present load afterwards, so that it does not change the answer.
-fn expect(policy: &Policy, state: &mut State, now: Duration, load: Option<f64>) -> Option<Expected> {
+fn expect(
+    policy: &Policy,
+    state: &mut State,
+    observation: &Observation,
+    load: Option<f64>,
+) -> Option<Expected> {
     let forecast = policy.forecast.as_ref()?;
-    let memory = state.expectation(policy, now)?;
-    let expected = memory.highest_within(forecast, now);
+    let memory = state.expectation(policy, observation.now)?;
+    let expected = memory.highest_within(forecast, observation.now);
     if let Some(load) = load {
         memory.observe(load);
     }
     let signal = policy.signals.iter().find(|signal| vote::is_forecast(policy, signal))?;
     let load = expected?;
-    Some(Expected { load, replicas: vote::count(load / signal.target.value()) })
+    let (replicas, _) = vote::propose(signal.target, signal.tolerance, policy.compat, load, observation);
+    Some(Expected { load, replicas })
 }
 
 /// Knative's excess burst capacity, of the first signal.
@@ -162,7 +168,7 @@ fn settled(
     if updating {
         return Some((Reason::Updating, Action::Hold));
     }
-    if current < scene.min {
+    if current < scene.min && !scene.is_waking(policy, current) {
         return Some((Reason::BelowMin, Action::ScaleTo(scene.min)));
     }
     if current > scene.max {

@@ -52,7 +52,8 @@ impl Expectation {
         let step = millis(forecast.step).max(1);
         let number = millis(now) / step;
         let behind = number < self.open;
-        if self.step != step || behind || self.past.len() > HISTORY {
+        let seasons = self.smooth.as_ref().map_or(0, |smooth| smooth.season.len());
+        if self.step != step || behind || self.past.len().max(seasons) > HISTORY {
             *self = Self { step, open: number, ..Self::default() };
             return;
         }

@@ -21,6 +21,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `controller` | no | the async loop over traits: signal sources, a target, a lease, a journal (needs tokio) |
+//! | `toml` | no | policies from TOML text, refused with line, field, value and rule |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -50,7 +51,7 @@ pub use decision::{Action, Ballot, Decision, Expected, Reason, Stage, StageName,
 pub use diff::{Difference, Differences};
 pub use observation::{Hold, Instance, Observation, Phase, Reading, Sample};
 pub use policy::{
-    Behavior, Burst, BurstOf, Compat, Cron, CronError, Direction, Drain, DuringUpdate, Fallback,
+    Behavior, Burst, BurstOf, Calm, Compat, Cron, CronError, Direction, Drain, DuringUpdate, Fallback,
     FallbackReplicas, FlapBudget, Forecast, ForecastMode, Model, Pause, Policy, PolicyError, PolicyErrors,
     RateLimit, Readiness, ScheduleWindow, Select, SignalPolicy, Step, Surge, Target, Threshold, Tolerance,
     Zero,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::decision::{Action, Ballot, Decision, Reason, Stage, StageName};
 use crate::limits;
 use crate::observation::Observation;
-use crate::policy::{ForecastMode, Pause, Policy};
+use crate::policy::{Forecast, ForecastMode, Pause, Policy};
 use crate::state::{MAX_VICTIMS, State};
 use crate::victims::victims;
 use crate::vote::seconds;
@@ -67,6 +67,11 @@ impl Scene {
             _ => min,
         };
         Self { min, max, idleness }
+    }
+
+    /// Whether an idle service has become active: then its load says how many come back, not the minimum alone.
+    pub(crate) fn is_waking(&self, policy: &Policy, current: u32) -> bool {
+        self.idleness == Idleness::Active && policy.zero.is_some_and(|zero| current <= zero.idle_replicas)
     }
 }
 
@@ -135,7 +140,9 @@ impl Path<'_> {
         let Some(zero) = self.policy.zero else { return count };
         let current = self.observation.current;
         match self.scene.idleness {
-            Idleness::Active if current <= zero.idle_replicas && count < zero.activation_replicas => {
+            Idleness::Active
+                if self.scene.is_waking(self.policy, current) && count < zero.activation_replicas =>
+            {
                 let rule = "the activation".to_owned();
                 let to = zero.activation_replicas;
                 self.step(StageName::Zero, count, to, rule, Vec::new(), Reason::Activated)
@@ -204,7 +211,7 @@ impl Path<'_> {
                 let inputs = vec![("window_seconds".into(), burst.window.as_secs_f64())];
                 return self.step(StageName::Burst, count, current, rule, inputs, Reason::Burst);
             }
-            let window = self.policy.behavior.down.stabilization;
+            let window = self.down_window();
             let highest = self.state.highest(now, window, count).min(current);
             if highest > count && self.decision.reason != Reason::Idle {
                 let rule = format!("the highest proposal of the last {}", seconds(window));
@@ -213,6 +220,18 @@ impl Path<'_> {
             }
         }
         count
+    }
+
+    /// The window of the way down: that of the policy, or what the load makes of it.
+    fn down_window(&self) -> Duration {
+        let window = self.policy.behavior.down.stabilization;
+        let Some(calm) = self.policy.calm else { return window };
+        let counts = |forecast: &Forecast| forecast.mode == ForecastMode::Active;
+        if self.decision.expected.is_some() && self.policy.forecast.as_ref().is_some_and(counts) {
+            return calm.known.min(window);
+        }
+        let regrets = self.state.regrets(self.observation.now, calm.period);
+        window.saturating_mul(regrets.saturating_mul(2).saturating_add(1)).min(calm.longest.max(window))
     }
 
     fn flap(&mut self, count: u32) -> u32 {
@@ -303,6 +322,11 @@ impl Path<'_> {
         };
         // What is not known counts as not done, and what was seen before new requests were kept away does not count.
         let done = !going.is_empty() && !waited.is_zero() && going.iter().all(|id| in_flight(id) == Some(0));
+        if going.is_empty() && !self.observation.instances.is_empty() {
+            // Those that go are not there yet.
+            self.decision.action = Action::ScaleTo(count);
+            return;
+        }
         if going.is_empty() && !drain.deadline.is_zero() {
             // Without a name nothing can be kept away from it: there is no drain to wait for, and no removal.
             let rule = "nobody knowing which instances would go".to_owned();

@@ -13,7 +13,8 @@ pub(crate) struct Series {
     width: u64,
     /// The number of the last bucket, counted from the clock's beginning.
     last: u64,
-    values: Vec<Option<f64>>,
+    /// In half the precision, which is plenty, and is the same after it was written and read.
+    values: Vec<Option<f32>>,
 }
 
 impl Series {
@@ -30,6 +31,7 @@ impl Series {
     /// Takes in a value. One that is older than the last bucket is left out.
     pub(crate) fn push(&mut self, at: Duration, value: f64) {
         let bucket = self.bucket(at);
+        let value = (value as f32).min(f32::MAX);
         if self.values.is_empty() {
             (self.last, self.values) = (bucket, vec![Some(value)]);
             return;
@@ -54,7 +56,8 @@ impl Series {
         let behind = self.bucket(now).saturating_sub(self.last);
         let take = usize::try_from(buckets.saturating_sub(behind)).unwrap_or(usize::MAX);
         let recent = self.values.iter().rev().take(take).flatten();
-        let (sum, count) = recent.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+        let (sum, count) =
+            recent.fold((0.0, 0u32), |(sum, count), value| (sum + f64::from(*value), count + 1));
         (count > 0).then(|| sum / f64::from(count))
     }
 

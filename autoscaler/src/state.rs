@@ -49,7 +49,7 @@ pub struct State {
     /// Since when something stands ready to hold requests.
     #[serde(default, with = "optional")]
     buffer_since: Option<Duration>,
-    /// Turns of the count, and which way it went last.
+    /// Turns of the count by our own changes (1: up after down, 0: down after up), and which way it went last.
     #[serde(default)]
     turns: Vec<Mark>,
     #[serde(default)]
@@ -132,7 +132,12 @@ impl State {
             renew |= ours.is_none();
             let at = ours.map_or(millis::whole(now), |pending| pending.at);
             self.changes.push(Change::new(at, last.replicas, current));
-            self.turn(at, current > last.replicas);
+            if ours.is_some() {
+                self.turn(at, current > last.replicas);
+            } else {
+                // Somebody else's change says nothing about ours.
+                self.went_up = None;
+            }
             self.own_zero = current == 0 && ours.is_some();
             self.pending = None;
         }
@@ -314,6 +319,13 @@ impl State {
         (recent.count(), self.went_up == Some(true))
     }
 
+    /// Removals within the period after which something was added again.
+    pub(crate) fn regrets(&self, now: Duration, period: Duration) -> u32 {
+        let recent = self.turns.iter().filter(|mark| now.saturating_sub(mark.at) < period);
+        let regretted = recent.filter(|mark| mark.replicas > 0).count();
+        u32::try_from(regretted).unwrap_or(u32::MAX)
+    }
+
     /// For how long nothing new became ready although instances were missing.
     pub(crate) fn stuck_for(&self, now: Duration) -> Duration {
         self.grew.map_or(Duration::ZERO, |grew| now.saturating_sub(grew.at))
@@ -338,8 +350,12 @@ impl State {
             Action::ScaleTo(replicas) => Some(Mark { at: millis::whole(at), replicas }),
             Action::Hold | Action::DrainThen(_) => None,
         };
-        if !matches!(action, Action::DrainThen(_)) {
-            self.draining.clear();
+        let goes_up = |to| self.seen.is_none_or(|seen| to > seen.replicas);
+        match action {
+            Action::DrainThen(_) => {}
+            // Those that go stay drained until they are gone; if it fails it is tried again, not begun again.
+            Action::ScaleTo(to) if !goes_up(to) => {}
+            Action::Hold | Action::ScaleTo(_) => self.draining.clear(),
         }
     }
 
@@ -361,14 +377,14 @@ impl State {
     /// Drops what no rule will look at again.
     fn forget(&mut self, policy: &Policy, now: Duration) {
         let fresh = |at: Duration, window: Duration| now.saturating_sub(at) < window;
-        let (up, down) = (policy.behavior.up.stabilization, policy.behavior.down.stabilization);
+        let (up, down) = (policy.behavior.up.stabilization, policy.longest_down_window());
         self.highs.retain(|mark| fresh(mark.at, down));
         self.lows.retain(|mark| fresh(mark.at, up));
         let period = policy.longest_period();
         self.changes.retain(|change| fresh(change.at, period));
         changes::fold(&mut self.changes);
-        let budget = policy.flap_budget.map_or(Duration::ZERO, |budget| budget.period);
-        self.turns.retain(|mark| fresh(mark.at, budget));
+        let period = policy.longest_turn_period();
+        self.turns.retain(|mark| fresh(mark.at, period));
     }
 
     /// A state read from elsewhere is not trusted with its own size.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::observation::{Instance, Phase};
 
 /// The instances that Docker Swarm is expected to remove when `current` becomes `count`: fewer than that many if not
-/// all instances are listed.
+/// all instances are listed, for those that are not (they don't run yet) go first.
 ///
 /// SwarmKit's replicated orchestrator keeps, of the tasks sorted by running first and then by the lower slot, the first
 /// copy on each node, then the second, and so on; what is left over is removed. It does not look at load, and its sort is
@@ -30,8 +30,9 @@ pub fn victims(instances: &[Instance], current: u32, count: u32) -> Vec<String> 
         })
         .collect();
     ranked.sort_by_key(|&(rank, place, _)| (rank, place));
-    let known = ranked.len().min(usize::try_from(current).unwrap_or(usize::MAX));
-    let goes = surplus.min(known);
+    let current = usize::try_from(current).unwrap_or(usize::MAX);
+    let absent = current.saturating_sub(ranked.len());
+    let goes = surplus.saturating_sub(absent).min(current);
     ranked.iter().rev().take(goes).map(|(_, _, instance)| instance.id.clone()).collect()
 }
 
@@ -49,6 +50,8 @@ mod tests {
         assert_eq!(victims(&tasks, 5, 4), ["web.4"], "the third on h1");
         assert_eq!(victims(&tasks, 5, 2), ["web.4", "web.3", "web.5"]);
         assert_eq!(victims(&tasks, 5, 5), [""; 0]);
+        assert_eq!(victims(&tasks, 6, 5), [""; 0], "the sixth, which is not listed, goes");
+        assert_eq!(victims(&tasks, 6, 4), ["web.4"]);
     }
 
     #[test]
@@ -60,5 +63,6 @@ mod tests {
         assert_eq!(victims(&tasks, 3, 2), ["web.9"], "it has no node yet");
         tasks[1].phase = Phase::Stopping;
         assert_eq!(victims(&tasks, 2, 0), ["web.9", "web.1"], "what is leaving is no victim");
+        assert_eq!(victims(&tasks, 3, 1), ["web.9"], "nor does it count as there");
     }
 }

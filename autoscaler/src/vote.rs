@@ -173,7 +173,7 @@ fn usable<'a>(
 }
 
 /// How many instances a value asks for, and the tolerance that kept the present count, if it did.
-fn propose(
+pub(crate) fn propose(
     target: Target,
     tolerance: Tolerance,
     compat: Compat,

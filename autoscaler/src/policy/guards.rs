@@ -46,6 +46,38 @@ pub struct FlapBudget {
     pub period: Duration,
 }
 
+/// A window of the way down that fits the load: short for one that falls for good, long for one that comes and goes, and
+/// short again for one whose return is known.
+///
+/// Each removal within `period` that was regretted (something was added again afterwards) lengthens the window by twice its
+/// own length ([`Direction::stabilization`](crate::Direction::stabilization)), up to `longest`. While the policy's forecast counts and expects something, the window is `known`
+/// instead, for then the forecast keeps what is about to be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calm {
+    /// In serialised form: seconds.
+    #[serde(with = "seconds")]
+    pub period: Duration,
+    /// In serialised form: seconds.
+    #[serde(with = "seconds")]
+    pub longest: Duration,
+    /// In serialised form: seconds.
+    #[serde(with = "seconds")]
+    pub known: Duration,
+}
+
+impl Default for Calm {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(1800),
+            // The window of the Horizontal Pod Autoscaler, which knows nothing of the load.
+            longest: Duration::from_secs(300),
+            // The horizon of the forecast that stands in for the window.
+            known: Duration::from_secs(30),
+        }
+    }
+}
+
 /// What stands in for a signal that stayed unknown (KEDA's `fallback`). Without one an unknown signal has no vote.
 ///
 /// As long as a signal is unknown nothing is removed, with a fallback too: it can only add. `may_remove` gives up that

@@ -28,7 +28,7 @@ pub use cron::{Cron, CronError};
 #[cfg(feature = "toml")]
 pub use file::{PolicyFileError, PolicyMistake};
 pub use forecast::{Forecast, ForecastMode, Model};
-pub use guards::{Drain, DuringUpdate, Fallback, FallbackReplicas, FlapBudget, Pause, Surge};
+pub use guards::{Calm, Drain, DuringUpdate, Fallback, FallbackReplicas, FlapBudget, Pause, Surge};
 pub use schedule::ScheduleWindow;
 pub use signal::{Readiness, SignalPolicy, Step, Target, Threshold, Tolerance};
 pub use validate::{PolicyError, PolicyErrors};
@@ -76,6 +76,8 @@ pub struct Policy {
     pub fallback: Option<Fallback>,
     /// What is expected of the load to come.
     pub forecast: Option<Forecast>,
+    /// A window of the way down that follows how restless the load is.
+    pub calm: Option<Calm>,
     /// How often the count may turn.
     pub flap_budget: Option<FlapBudget>,
     /// When growth is stopped because nothing new becomes ready.
@@ -122,6 +124,7 @@ impl Default for Policy {
             zero: None,
             fallback: None,
             forecast: None,
+            calm: None,
             flap_budget: None,
             surge: None,
             drain: None,
@@ -223,6 +226,13 @@ impl Policy {
         self
     }
 
+    /// Sets or removes the window that follows the load.
+    #[must_use]
+    pub fn calm(mut self, calm: Option<Calm>) -> Self {
+        self.calm = calm;
+        self
+    }
+
     /// Sets or removes the flap budget.
     #[must_use]
     pub fn flap_budget(mut self, budget: Option<FlapBudget>) -> Self {
@@ -272,6 +282,18 @@ impl Policy {
             (min.max(window.min.unwrap_or(0)), max.min(window.max.unwrap_or(u32::MAX)))
         });
         (min.min(max), max)
+    }
+
+    /// The longest that the window of the way down can be.
+    pub(crate) fn longest_down_window(&self) -> Duration {
+        let window = self.behavior.down.stabilization;
+        self.calm.map_or(window, |calm| window.max(calm.longest))
+    }
+
+    /// How long a turn has to be remembered.
+    pub(crate) fn longest_turn_period(&self) -> Duration {
+        let budget = self.flap_budget.map_or(Duration::ZERO, |budget| budget.period);
+        self.calm.map_or(budget, |calm| budget.max(calm.period))
     }
 
     /// How long a change has to be remembered: the longest period of all rate limits and cool-downs.

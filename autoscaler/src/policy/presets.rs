@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Behavior, Burst, BurstOf, Compat, Direction, FlapBudget, Forecast, Policy, RateLimit, Select,
+    Behavior, Burst, BurstOf, Calm, Compat, Direction, FlapBudget, Forecast, Policy, RateLimit, Select,
     SignalPolicy, Step, Surge, Target, Threshold, Zero,
 };
 
@@ -13,7 +13,8 @@ impl Policy {
     /// [`guard`](Self::guard).
     ///
     /// Up: at once, at most tenfold in 15 s, and not while nothing new becomes ready for three minutes. Down: to the
-    /// highest proposal of the last 60 s, at most half in a minute, not in a [`Burst`] (a load that asks for twice
+    /// highest proposal of the last 60 s (longer, up to 300 s, for a load that comes and goes: [`Calm`]), a quarter
+    /// stays for 30 s at least, not in a [`Burst`] (a load that asks for twice
     /// the present count or more, in the last minute), and not when it would be the seventh turn
     /// in ten minutes. What recurs is
     /// expected ([`Forecast`]): instances are added before it comes. Bounds are 1 to 10 until set.
@@ -26,9 +27,10 @@ impl Policy {
                     .limit(RateLimit::Count { n: 4, period: UP_PERIOD }),
                 down: Direction::new()
                     .stabilization(MINUTE)
-                    .limit(RateLimit::Percent { p: 50, period: MINUTE }),
+                    .limit(RateLimit::Percent { p: 75, period: HALF_A_MINUTE }),
             },
             burst: Some(Burst::default()),
+            calm: Some(Calm::default()),
             surge: Some(Surge { patience: PATIENCE }),
             flap_budget: Some(FlapBudget { turns: TURNS, period: TEN_MINUTES }),
             forecast: Some(Forecast::default()),
@@ -118,6 +120,8 @@ const UP_PERIOD: Duration = Duration::from_secs(15);
 /// The window of the way down and the period of its limit; services of containers start in seconds, so a minute of calm
 /// is enough to trust.
 const MINUTE: Duration = Duration::from_secs(60);
+/// After a large removal as long as a new instance would need, to see how the rest fares.
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 /// Longer than a slow image pull and start, shorter than anybody would look on.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Three times up and down in ten minutes may be a rhythm; more is noise.

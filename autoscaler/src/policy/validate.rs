@@ -149,6 +149,11 @@ impl Check {
             self.rule((1..=32).contains(&budget.turns), || "flap_budget.turns".into(), &budget.turns, rule);
             self.within("flap_budget.period", budget.period, Duration::from_secs(1), MAX_BUDGET_PERIOD);
         }
+        if let Some(calm) = &policy.calm {
+            self.within("calm.period", calm.period, Duration::from_secs(1), MAX_BUDGET_PERIOD);
+            self.at_most("calm.longest", calm.longest, MAX_WINDOW);
+            self.at_most("calm.known", calm.known, MAX_WINDOW);
+        }
         if let Some(surge) = &policy.surge {
             self.within("surge.patience", surge.patience, Duration::from_secs(1), MAX_WINDOW);
         }

@@ -20,10 +20,12 @@ mod plant;
 mod report;
 mod trace;
 
+use std::time::Duration;
+
 use crate::decide::decide;
 use crate::decision::{Action, Decision};
 use crate::observation::{Instance, Observation, Reading};
-use crate::policy::Policy;
+use crate::policy::{Policy, SignalPolicy, Target};
 use crate::state::State;
 
 pub use picture::picture;
@@ -37,9 +39,9 @@ pub use trace::{Trace, TraceError};
 pub struct Player {
     /// Its name in reports.
     pub name: String,
-    /// The policy. Its signals are given by name: `rate`, `in_flight` (with what waits), `cpu` (percent of all instances
-    /// that serve, at most 100), `cpu_sum` (the same, summed over the instances), `p95` (seconds). A signal of another
-    /// name is given the rate.
+    /// The policy. Its signals are given by name: `rate`, `in_flight` (with what waits), `cpu` (percent of what the
+    /// instances that serve can do, at most 100; for a utilisation one by one), `p95` (seconds). A signal of another name
+    /// is given the rate.
     pub policy: Policy,
     /// Seconds between two decisions.
     pub tick: usize,
@@ -66,11 +68,12 @@ pub fn replay(player: &Player, trace: &Trace, model: &PlantModel) -> Report {
         if second == 0 || !second.is_multiple_of(player.tick) {
             continue;
         }
-        let seen = observe(&player.policy, second, load, trace.is_readable(second), &lived);
+        let readable = trace.is_readable(second);
+        let seen = observe(&player.policy, second, load, readable, &lived, &plant);
         let (decision, next) = decide(&player.policy, &state, &seen);
         state = next;
         if let Some(to) = wish(&decision) {
-            let wrong = to < seen.current && !trace.is_readable(second);
+            let wrong = to < seen.current && !readable;
             let killed = plant.scale(second, to, load);
             report.act(second, &decision, wrong, killed);
         }
@@ -91,9 +94,20 @@ fn wish(decision: &Decision) -> Option<u32> {
     }
 }
 
-fn observe(policy: &Policy, second: usize, load: f64, readable: bool, lived: &plant::Second) -> Observation {
+fn observe(
+    policy: &Policy,
+    second: usize,
+    load: f64,
+    readable: bool,
+    lived: &plant::Second,
+    plant: &plant::Plant<'_>,
+) -> Observation {
     let now = plant::at(second);
     let mut seen = Observation::new(now, lived.wanted).ready(lived.ready).buffer(Some(true));
+    let each = |signal: &SignalPolicy| matches!(signal.target, Target::Utilization(_));
+    if policy.drain.is_some() || policy.signals.iter().any(each) {
+        seen = seen.instances(plant.instances(second));
+    }
     for signal in &policy.signals {
         let name = signal.reading.as_ref().unwrap_or(&signal.name);
         if seen.readings.iter().any(|(known, _)| known == name) {
@@ -102,18 +116,24 @@ fn observe(policy: &Policy, second: usize, load: f64, readable: bool, lived: &pl
         let value = match name.as_str() {
             "in_flight" => lived.in_flight,
             "cpu" => lived.busy * 100.0,
-            "cpu_sum" => lived.busy * 100.0 * f64::from(lived.ready),
             "p95" => lived.p95,
             _ => load,
         };
-        let reading = if readable { Reading::value(value, now) } else { Reading::NoData };
+        let reading = if !readable {
+            Reading::NoData
+        } else if each(signal) {
+            let serves = |instance: &Instance| instance.ready == Some(true);
+            let used = |instance| if serves(instance) { lived.busy * 100.0 } else { 0.0 };
+            let samples = seen.instances.iter();
+            let samples = samples.map(|i| crate::observation::Sample::new(&i.id, used(i)).of(100.0));
+            Reading::PerInstance { at: now, window: CPU_WINDOW, samples: samples.collect() }
+        } else {
+            Reading::value(value, now)
+        };
         seen = seen.reading(name, reading);
-    }
-    if policy.drain.is_some() {
-        // On those that will go nothing is in flight by the next tick: requests are shorter than that.
-        let instances =
-            (0..lived.wanted).map(|n| Instance::new(format!("i{n}")).at(format!("h{n}"), n.into()));
-        seen = seen.instances(instances.map(|instance| instance.in_flight(0)));
     }
     seen
 }
+
+/// What CPU is measured over, before it is read.
+const CPU_WINDOW: Duration = Duration::from_secs(15);

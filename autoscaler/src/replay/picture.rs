@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::plant::PlantModel;
-use super::report::Report;
+use super::report::{Report, Sample};
 
 /// One strip for each report, one below the other: the load as an area, what the instances that serve can do and what
 /// those wanted could do as lines, overload in red, a tick at each change of the count. In a text viewer and a browser
@@ -44,13 +44,14 @@ fn strip(svg: &mut String, report: &Report, model: &PlantModel, top: f64, highes
         top + 10.0,
         LEFT - 6.0
     );
+    let samples = thinned(&report.samples);
     let mut area = format!("M{LEFT:.1} {bottom:.1}");
-    for sample in &report.samples {
+    for sample in &samples {
         let _ = write!(area, "L{:.1} {:.1}", x(sample.second), y(sample.load));
     }
     let _ = writeln!(svg, "<path d=\"{area}L{:.1} {bottom:.1}Z\" fill=\"#d5d5d5\"/>", x(report.seconds));
-    let pixel = (x(report.seconds) - LEFT) / report.samples.len().max(1) as f64;
-    for sample in report.samples.iter().filter(|sample| sample.overloaded) {
+    let pixel = (x(report.seconds) - LEFT) / samples.len().max(1) as f64;
+    for sample in samples.iter().filter(|sample| sample.overloaded) {
         let _ = writeln!(
             svg,
             "<rect x=\"{:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{STRIP}\" fill=\"#d22\" fill-opacity=\"0.35\"/>",
@@ -62,13 +63,17 @@ fn strip(svg: &mut String, report: &Report, model: &PlantModel, top: f64, highes
         ("stroke=\"#36c\" stroke-dasharray=\"3 3\" stroke-opacity=\"0.6\"", 0),
         ("stroke=\"#36c\" stroke-width=\"1.5\"", 1),
     ] {
-        let mut line = String::new();
-        for sample in &report.samples {
+        let (mut line, mut last) = (String::new(), None);
+        for sample in &samples {
             let count = if of == 0 { sample.wanted } else { sample.ready };
             let (x, y) = (x(sample.second), y(f64::from(count) * model.capacity));
-            let _ =
-                if line.is_empty() { write!(line, "M{x:.1} {y:.1}") } else { write!(line, "H{x:.1}V{y:.1}") };
+            let _ = match last.replace(count) {
+                None => write!(line, "M{x:.1} {y:.1}"),
+                Some(before) if before != count => write!(line, "H{x:.1}V{y:.1}"),
+                Some(_) => Ok(()),
+            };
         }
+        let _ = write!(line, "H{:.1}", x(report.seconds));
         let _ = writeln!(svg, "<path d=\"{line}\" fill=\"none\" {style}/>");
     }
     let mut ticks = String::new();
@@ -78,10 +83,23 @@ fn strip(svg: &mut String, report: &Report, model: &PlantModel, top: f64, highes
     let _ = writeln!(svg, "<path d=\"{ticks}\" stroke=\"#222\" fill=\"none\"/>");
 }
 
+/// No more than can be told apart: of neighbours the highest load, and the counts of the last.
+fn thinned(samples: &[Sample]) -> Vec<Sample> {
+    let together = samples.len().div_ceil(COLUMNS).max(1);
+    let merged = samples.chunks(together).filter_map(|chunk| {
+        let last = *chunk.last()?;
+        let load = chunk.iter().map(|sample| sample.load).fold(0.0, f64::max);
+        Some(Sample { load, overloaded: chunk.iter().any(|sample| sample.overloaded), ..last })
+    });
+    merged.collect()
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// Moments in a strip.
+const COLUMNS: usize = 480;
 const WIDTH: f64 = 960.0;
 const TOP: f64 = 64.0;
 const STRIP: f64 = 110.0;

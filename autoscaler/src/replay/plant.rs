@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observation::Instance;
+
 /// A service of equal instances. Every policy that is compared runs on the same one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct PlantModel {
     /// What one instance can do: units of load a second.
     pub capacity: f64,
@@ -90,6 +91,18 @@ impl<'a> Plant<'a> {
     pub(super) fn ready(&self, second: usize) -> u32 {
         let ready = self.serves_at.iter().filter(|at| **at <= second).count();
         u32::try_from(ready).unwrap_or(u32::MAX)
+    }
+
+    /// The instances one by one. Requests are shorter than a tick, so nothing is in flight on one that is drained.
+    pub(super) fn instances(&self, second: usize) -> Vec<Instance> {
+        let instance = |(number, serves_at): (usize, &usize)| {
+            let started = at(serves_at.saturating_sub(self.model.start_seconds));
+            let ready = *serves_at <= second;
+            let changed = if ready { at(*serves_at) } else { started };
+            let instance = Instance::new(format!("i{number}")).started(started).ready(ready, changed);
+            instance.in_flight(0).at(format!("h{number}"), number as u64)
+        };
+        self.serves_at.iter().enumerate().map(instance).collect()
     }
 
     /// Lives through a second.

@@ -104,6 +104,13 @@ impl Report {
         }
     }
 
+    /// The scores alone.
+    #[must_use]
+    pub fn without_samples(mut self) -> Self {
+        (self.samples, self.log) = (Vec::new(), Vec::new());
+        self
+    }
+
     pub(super) fn live(&mut self, second: usize, load: f64, lived: &Second, model: &PlantModel) {
         let second = second as u64;
         self.seconds = second + 1;

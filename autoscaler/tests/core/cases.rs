@@ -13,13 +13,15 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(START + seconds)
 }
 
-/// At most doubled or 4 more in 15 s, so that the limits are met by small numbers.
+/// At most doubled or 4 more in 15 s, at most halved in a minute, so that the limits are met by small numbers.
 fn policy() -> Policy {
     let period = Duration::from_secs(15);
     let up = Direction::new()
         .limit(RateLimit::Percent { p: 100, period })
         .limit(RateLimit::Count { n: 4, period });
-    Policy::balanced("in_flight", 70.0).bounds(2, 10).up(up)
+    let minute = Duration::from_secs(60);
+    let down = Direction::new().stabilization(minute).limit(RateLimit::Percent { p: 50, period: minute });
+    Policy::balanced("in_flight", 70.0).bounds(2, 10).up(up).down(down)
 }
 
 fn seen(now: u64, current: u32, load: f64) -> Observation {

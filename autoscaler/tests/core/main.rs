@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
+mod originals;
 mod plant;
 mod properties;
+mod rich;
 mod simulation;
