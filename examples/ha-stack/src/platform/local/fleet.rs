@@ -49,6 +49,9 @@ pub struct FleetSpec {
     pub logs: PathBuf,
 }
 
+/// A replica that was not told to stop, and where it listens.
+pub type Staying = (Placed, SocketAddr);
+
 /// The replicas and their hosts.
 pub struct Fleet {
     spec: FleetSpec,
@@ -110,6 +113,13 @@ impl Fleet {
         let state = self.state.lock().await;
         let running = state.replicas.iter().filter(|r| r.stopping.is_none()).count();
         (state.wanted, u32::try_from(running).unwrap_or(u32::MAX))
+    }
+
+    /// The replicas that were not told to stop, and where each listens.
+    pub async fn staying(&self) -> Vec<Staying> {
+        let state = self.state.lock().await;
+        let staying = state.replicas.iter().filter(|r| r.stopping.is_none());
+        staying.map(|r| (r.placed.clone(), r.address)).collect()
     }
 
     /// The hosts as they are now.

@@ -11,7 +11,7 @@ use autoscaler::controller::{
     AlwaysLeader, Controller, MemoryJournal, ScaleError, ScaleTarget, SignalSource, TargetStatus, Term,
     Written, now,
 };
-use autoscaler::{Decision, Hold, Reading};
+use autoscaler::{Decision, Drain, Hold, Reading};
 use balancer::proxy::Gateway;
 use balancer::{Endpoint, EndpointId, Update};
 use tempfile::TempDir;
@@ -19,12 +19,14 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::drain::GatewayDrain;
 use self::fleet::{Change, Fleet, FleetSpec};
 use super::{Decided, Faults, Host, IN_FLIGHT, Platform, Replica, StackSpec, Status};
 use crate::progress::Progress;
 use crate::roles::admin::LoadSeen;
 use crate::roles::{gateway, journal};
 
+pub mod drain;
 pub mod fleet;
 pub mod placement;
 pub mod replica;
@@ -88,7 +90,7 @@ impl Platform for LocalPlatform {
         let journal = Arc::new(MemoryJournal::new(DECISIONS_KEPT));
         let controller = Controller::new(
             &self.spec.service,
-            self.spec.policy(),
+            self.spec.policy().drain(Some(Drain { deadline: DRAIN_DEADLINE })),
             Arc::new(InProcess { gateway: gateway.clone() }),
             Arc::new(FleetTarget {
                 service: self.spec.service.clone(),
@@ -100,7 +102,8 @@ impl Platform for LocalPlatform {
             Arc::clone(&journal) as Arc<dyn autoscaler::controller::Journal>,
         )
         .context("the scaling policy was refused")?
-        .tick(Duration::from_secs(1));
+        .tick(Duration::from_secs(1))
+        .drainer(GatewayDrain::new(gateway.clone(), Arc::clone(&fleet)));
 
         let stop = CancellationToken::new();
         let (reconciled, served) = (Arc::clone(&fleet), gateway.clone());
@@ -279,6 +282,9 @@ impl ScaleTarget for FleetTarget {
             wanted,
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             hold: self.hold.lock().await.clone(),
+            instances: drain::instances(&self.fleet).await,
+            // The gateway's waiting room is in this process.
+            buffer: Some(true),
             ..TargetStatus::default()
         })
     }
@@ -305,6 +311,8 @@ impl ScaleTarget for FleetTarget {
     }
 }
 
+/// How long a replica that will be removed may finish what is in flight on it; longer than the demo site's slowest answer.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 const HOSTS: usize = 3;
 const DECISIONS_KEPT: usize = 1000;
 const START_DEADLINE: Duration = Duration::from_secs(20);
