@@ -244,3 +244,39 @@ fn fake_engine(state: &'static str, manager: bool) -> String {
     });
     format!("tcp://{address}")
 }
+
+#[test]
+fn a_recorded_load_is_replayed_against_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("replay.svg");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("replay");
+    let (trace, policy) = (here.join("worldcup98-day.csv"), here.join("web.toml"));
+    let mut command = ha_stack(&["replay", trace.to_str().unwrap(), "--policy", policy.to_str().unwrap()]);
+    command.args(["--against", "balanced,hpa,hpa-cpu,kpa,threshold", "--peak", "40", "--json", "--svg"]);
+    let out = command.arg(&svg).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let scores: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let names: Vec<&str> = scores.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["web", "balanced", "hpa", "hpa-cpu", "kpa", "threshold"]);
+    for score in scores.as_array().unwrap() {
+        assert_eq!(score["seconds"], 86_400, "{score}");
+        assert_eq!(score["wrong_way"], 0, "{score}");
+        assert!(score["cost_ratio"].as_f64().unwrap() > 0.8, "{score}");
+    }
+    let picture = std::fs::read_to_string(svg).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n") && picture.contains("kpa: "));
+}
+
+#[test]
+fn a_policy_that_breaks_a_rule_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, policy) = (folder.path().join("load.csv"), folder.path().join("policy.toml"));
+    std::fs::write(&trace, "t,load\n0,60\n60,x\n").unwrap();
+    std::fs::write(&policy, "max = 4\n\nmin = 5\n").unwrap();
+    let (trace, policy) = (trace.to_str().unwrap(), policy.to_str().unwrap());
+    refused(&["replay", trace], &["load.csv can't be replayed", "line 3", "\"60,x\""]);
+    std::fs::write(trace, "t,load\n0,60\n60,70\n").unwrap();
+    refused(&["replay", trace, "--policy", policy], &["line 3: min is 5, but it must not exceed max"]);
+    refused(&["replay", trace, "--target", "0"], &["--target is 0"]);
+    refused(&["replay", "no-such-file.csv"], &["no-such-file.csv can't be read"]);
+}

@@ -22,6 +22,7 @@ pub mod demo;
 pub mod faults;
 pub mod images;
 pub mod load;
+pub mod replay;
 pub mod replica;
 pub mod scale;
 pub mod status;
@@ -71,6 +72,11 @@ enum Command {
         after_help = "Example:\n  ha-stack load --url http://127.0.0.1:8080/work?ms=100 --workers 40 --seconds 20"
     )]
     Load(load::LoadArgs),
+    /// Play a recorded load against a scaling policy, and against those of others
+    #[command(
+        after_help = "Example:\n  ha-stack replay load.csv --policy policy.toml --against hpa,kpa,threshold --peak 40"
+    )]
+    Replay(replay::ReplayArgs),
     /// Role: take users' requests and send each to a replica
     #[command(
         after_help = "Example:\n  ha-stack gateway --service web --listen 0.0.0.0:8080 --admin 0.0.0.0:8081"
@@ -179,6 +185,8 @@ impl Command {
                 return Ok(ExitCode::SUCCESS);
             }
             Self::Replica(settings) => return replica::run(settings).await,
+            // Pure arithmetic: a signal ends it as it ends any program.
+            Self::Replay(args) => return replay::run(&args),
             _ => {}
         }
         cancel_on_signal(stop.clone())?;
@@ -192,9 +200,12 @@ impl Command {
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
             Self::Images(command) => unless_interrupted(&stop, images::run(command, backends)).await,
-            Self::Gateway(_) | Self::Registrar(_) | Self::Scaler(_) | Self::Web(_) | Self::Replica(_) => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Self::Gateway(_)
+            | Self::Registrar(_)
+            | Self::Scaler(_)
+            | Self::Web(_)
+            | Self::Replica(_)
+            | Self::Replay(_) => Ok(ExitCode::SUCCESS),
         }
     }
 }
