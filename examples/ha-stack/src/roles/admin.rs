@@ -13,13 +13,15 @@ use tokio::net::TcpListener;
 
 use crate::platform::{GatewayStatus, Replica};
 
-/// Answers `GET /healthz` and `GET /load` until the listener fails.
+/// Answers `GET /healthz`, `GET /load` and `POST /drain` until the listener fails.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, gateway: Gateway) -> Result<()> {
+    let drain = super::drain::routes(gateway.clone());
     let app =
         Router::new().route("/healthz", get(healthz)).route("/load", get(load)).with_state(Arc::new(gateway));
+    let app = app.merge(drain);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }
 

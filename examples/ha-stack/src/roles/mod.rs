@@ -5,10 +5,12 @@
 
 pub mod admin;
 pub mod discovery;
+pub mod drain;
 pub mod gateway;
 pub mod journal;
 pub mod labels;
 pub mod liveness;
 pub mod registrar;
 pub mod scaler;
+pub mod scaler_policy;
 pub mod swarm_target;

@@ -3,14 +3,16 @@
 //! Any number of scalers may run; the one that holds a lock in Consul acts. Its term, the lock's fence, goes into each
 //! write, so that one that was paused and wakes up can't write over its successor.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use autoscaler::controller::{Controller, Held, Lease, LeaseError, SignalSource, Term, now};
-use autoscaler::{Reading, SignalPolicy, Target};
+use autoscaler::Reading;
+use autoscaler::controller::{Controller, Held, Lease, LeaseError, Mode, SignalSource, Term, now};
 use clap::Args;
 use consul_client::Status;
 use tokio::sync::Mutex;
@@ -18,8 +20,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::LoadSeen;
+use super::drain::GatewayDrains;
 use super::journal::ConsulJournal;
 use super::labels;
+use super::scaler_policy::{self, Buffered};
 use super::swarm_target::SwarmTarget;
 use crate::cli::SpecArgs;
 use crate::load;
@@ -40,6 +44,12 @@ pub struct ScalerArgs {
     /// How often to decide
     #[arg(long, default_value_t = 1, value_name = "SECONDS")]
     tick: u64,
+    /// A policy as TOML; instead of the flags above and of the service's labels. Signals: in_flight, rate, p95_ms
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Decide and tell, but write nothing
+    #[arg(long)]
+    shadow: bool,
 }
 
 /// Scales until told to stop.
@@ -55,13 +65,18 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     );
     let mut spec = args.spec.spec()?;
     spec.down_percent_a_minute = args.down_percent;
+    let file = args.policy.as_deref().map(scaler_policy::from_file).transpose()?;
+    let by_labels = file.is_none() && !args.shadow;
     let consul = backends.consul()?;
     let swarm = backends.swarm().await?;
+    let drains = GatewayDrains { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? };
+    let all_answer = Arc::new(AtomicBool::new(false));
+    let http = load::client(GATEWAY_TIMEOUT)?;
     let controller = Controller::new(
         &args.service,
-        spec.policy().signal(SignalPolicy::new(UNSEEN, Target::AveragePerInstance(spec.target_in_flight))),
-        Arc::new(Gateways { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? }),
-        Arc::new(SwarmTarget::new(swarm, &args.service)),
+        scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN),
+        Arc::new(Gateways { consul: consul.clone(), http, all_answer: Arc::clone(&all_answer) }),
+        Buffered { target: SwarmTarget::new(swarm.clone(), &args.service), gateways: all_answer },
         Arc::new(ConsulLease {
             consul: consul.clone(),
             key: lock_key(&args.service),
@@ -70,9 +85,16 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
         Arc::new(ConsulJournal::new(consul, &args.service)),
     )
     .context("the scaling policy was refused")?
-    .tick(Duration::from_secs(args.tick));
+    .tick(Duration::from_secs(args.tick))
+    .drainer(drains)
+    .mode(if args.shadow { Mode::Shadow } else { Mode::Active });
 
     let stop = CancellationToken::new();
+    if by_labels {
+        let (flags, handle) = (spec.policy(), controller.policy_handle());
+        let (service, until) = (args.service.clone(), stop.clone());
+        tokio::spawn(scaler_policy::follow_labels(swarm, service, flags, UNSEEN, handle, until));
+    }
     let signal = crate::cli::shutdown_signal()?;
     let told = stop.clone();
     tokio::spawn(async move {
@@ -95,34 +117,51 @@ pub(crate) fn lock_key(service: &str) -> String {
 struct Gateways {
     consul: consul_client::Client,
     http: reqwest::Client,
+    /// Whether all of them did when they were asked last.
+    all_answer: Arc<AtomicBool>,
+}
+
+/// The gateways that Consul knows: the host, and where each says how busy it is.
+pub(super) async fn gateways(consul: &consul_client::Client) -> Result<Vec<(String, String)>> {
+    let registered = consul.health().service(labels::GATEWAYS).list().await?.value;
+    // A gateway that fails its check may just have too much to do; only its host's end takes it out of the sum.
+    let there = registered.iter().filter(|gateway| {
+        let failed = |check: &consul_client::HealthCheck| {
+            check.check_id == HOST_CHECK && check.status == Status::Critical
+        };
+        !gateway.checks.iter().any(failed)
+    });
+    let place = |gateway: &consul_client::ServiceEntry| {
+        let port = gateway.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
+        (gateway.node.node.clone(), format!("{}:{port}", gateway.address()))
+    };
+    Ok(there.map(place).collect())
 }
 
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     sum: u64,
+    /// Requests a second, of all gateways together.
+    rate: f64,
+    /// The highest of the gateways' 95th percentiles.
+    p95_ms: f64,
     answered: usize,
     silent: Vec<String>,
 }
 
 impl Gateways {
     async fn look(&self) -> Result<Seen> {
-        let registered = self.consul.health().service(labels::GATEWAYS).list().await?.value;
-        // A gateway that fails its check may just have too much to do; only its host's end takes it out of the sum.
-        let there = registered.iter().filter(|gateway| {
-            !gateway
-                .checks
-                .iter()
-                .any(|check| check.check_id == HOST_CHECK && check.status == Status::Critical)
-        });
-        let asked = there.map(|gateway| async move {
-            let port = gateway.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
-            let seen = LoadSeen::fetch(&self.http, &format!("{}:{port}", gateway.address())).await;
-            (gateway.node.node.clone(), seen)
+        let asked = gateways(&self.consul).await?.into_iter().map(|(host, address)| async move {
+            let seen = LoadSeen::fetch(&self.http, &address).await;
+            (host, seen)
         });
         let mut seen = Seen::default();
         for (host, answer) in futures_util::future::join_all(asked).await {
             match answer {
                 Ok(load) => {
+                    let status = load.status("", "");
+                    seen.rate += status.rate;
+                    seen.p95_ms = seen.p95_ms.max(status.p95_ms);
                     seen.sum += load.in_flight;
                     seen.answered += 1;
                 }
@@ -148,14 +187,22 @@ impl Seen {
         } else {
             Reading::error(format!("no answer from the gateways on {}", self.silent.join(", ")))
         };
-        vec![(IN_FLIGHT.into(), sum), (UNSEEN.into(), unseen)]
+        let with = |value: f64| match sum {
+            Reading::Value { .. } => Reading::value(value, at),
+            _ => sum.clone(),
+        };
+        let (rate, p95) = (with(self.rate), with(self.p95_ms));
+        vec![(IN_FLIGHT.into(), sum), (UNSEEN.into(), unseen), (RATE.into(), rate), (P95.into(), p95)]
     }
 }
 
 #[async_trait]
 impl SignalSource for Gateways {
     async fn read(&self, _service: &str) -> Vec<(String, Reading)> {
-        match self.look().await {
+        let looked = self.look().await;
+        let all = looked.as_ref().is_ok_and(|seen| seen.answered > 0 && seen.silent.is_empty());
+        self.all_answer.store(all, Ordering::Relaxed);
+        match looked {
             Ok(seen) => seen.readings(now()),
             Err(error) => vec![(IN_FLIGHT.into(), Reading::error(format!("{error:#}")))],
         }
@@ -213,6 +260,9 @@ const LOCK_DELAY: Duration = Duration::from_secs(1);
 const GATEWAY_TIMEOUT: Duration = Duration::from_millis(250);
 /// What is in flight at gateways that did not answer: zero, or unknown.
 const UNSEEN: &str = "in_flight_unseen";
+/// Requests a second, and the 95th percentile of their latency in milliseconds; for policies of one's own.
+const RATE: &str = "rate";
+const P95: &str = "p95_ms";
 /// Consul's own check of a host.
 const HOST_CHECK: &str = "serfHealth";
 
@@ -223,15 +273,15 @@ mod tests {
     #[test]
     fn a_silent_gateway_adds_nothing_and_forbids_removal() {
         let at = Duration::from_secs(9);
-        let all = Seen { sum: 7, answered: 2, silent: Vec::new() }.readings(at);
+        let all = Seen { sum: 7, answered: 2, ..Seen::default() }.readings(at);
         assert_eq!(
-            all,
+            all[..2],
             [(IN_FLIGHT.into(), Reading::value(7.0, at)), (UNSEEN.into(), Reading::value(0.0, at))]
         );
-        let some = Seen { sum: 7, answered: 1, silent: vec!["h2".into()] }.readings(at);
+        let some = Seen { sum: 7, answered: 1, silent: vec!["h2".into()], ..Seen::default() }.readings(at);
         assert_eq!(some[0].1, Reading::value(7.0, at));
         assert!(matches!(&some[1].1, Reading::Error(why) if why.contains("h2")), "{some:?}");
-        let none = Seen { sum: 0, answered: 0, silent: vec!["h2".into()] }.readings(at);
+        let none = Seen { silent: vec!["h2".into()], ..Seen::default() }.readings(at);
         assert!(matches!(&none[0].1, Reading::Error(_)), "{none:?}");
         assert_eq!(Seen::default().readings(at)[0].1, Reading::NoData);
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use autoscaler::controller::{ScaleError, ScaleTarget, TargetStatus, Term, Written, now};
-use autoscaler::{Decision, Hold};
+use autoscaler::{Decision, Hold, Instance};
 use swarm_client::model::UpdateState;
-use swarm_client::{ModifyError, Service};
+use swarm_client::{ModifyError, Service, TaskEndpoint};
 
 use super::labels;
 
@@ -52,6 +52,8 @@ impl ScaleTarget for SwarmTarget {
             update_in_progress: is_updating(&service),
             hold: hold(&service),
             last_term: term(&service),
+            instances: tasks.iter().filter_map(|task| instance(service.name(), task)).collect(),
+            ..TargetStatus::default()
         })
     }
 
@@ -124,6 +126,14 @@ fn check(service: &Service, by: Term, current: u32, now: Duration) -> Result<(),
     }
     let found = service.replicas();
     if found == Some(current.into()) { Ok(()) } else { Err(Refusal::Moved(found)) }
+}
+
+/// A task as the gateways know it; `None` for one without a slot, which a scale does not remove.
+fn instance(service: &str, task: &TaskEndpoint) -> Option<Instance> {
+    let slot = task.slot?;
+    // As the registrar names it.
+    let name = format!("{service}.{slot}.{}", task.task_id);
+    Some(Instance::new(name).at(task.node_id.to_string(), slot))
 }
 
 fn term(service: &Service) -> Option<Term> {
