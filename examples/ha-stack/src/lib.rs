@@ -3,13 +3,15 @@
 //! - [`cli`]: the commands and their flags.
 //! - [`roles`]: what runs in a container: gateway, registrar, scaler.
 //! - [`platform`]: where the stack runs: child processes of this machine, or services of a Docker Swarm.
+//! - [`dashboard`]: the page that shows all of it, and what may be changed there.
 //! - [`images`]: the roles' images, built from the running program.
 //! - [`demo`]: the story, its users and the verdict.
 //! - `faults` (Linux): what goes wrong in a lab, and what users see of it.
-//! - [`control`]: how `status` and `scale` reach a local stack; [`load`]: the load generator; [`settings`], [`progress`].
+//! - [`control`]: how `status`, `scale` and `top` reach a stack that `up` runs; [`load`]: the load generator; [`settings`], [`progress`].
 
 pub mod cli;
 pub mod control;
+pub mod dashboard;
 pub mod demo;
 #[cfg(target_os = "linux")]
 pub mod faults;

@@ -1,12 +1,18 @@
 //! `ha-stack demo`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{PlatformArgs, unless_interrupted, with_platform};
+use crate::control;
+use crate::dashboard::sampler::Sampler;
+use crate::dashboard::source::PlatformSource;
 use crate::demo::{Pace, Story, faults};
 use crate::platform::StackSpec;
 use crate::progress::Progress;
@@ -23,6 +29,9 @@ pub struct DemoArgs {
     /// Leave the power-offs out; the verdict says so
     #[arg(long)]
     no_faults: bool,
+    /// Show the dashboard there while the story is told: 127.0.0.1:7070
+    #[arg(long, value_name = "ADDR")]
+    dashboard: Option<SocketAddr>,
 }
 
 /// Plays the story.
@@ -45,6 +54,17 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
     if pace.faults {
         faults::check(platform.as_ref())?;
     }
+    if let Some(address) = args.dashboard {
+        let (listener, guard) = control::bind("--dashboard", address, args.platform.token.as_ref()).await?;
+        progress.line(format!("the dashboard is at http://{}", listener.local_addr()?));
+        let source = PlatformSource::new(Arc::clone(&platform), spec.target_in_flight);
+        let sampler = Sampler::new(source, Duration::from_secs(1));
+        tokio::spawn(control::serve(
+            listener,
+            control::routes(Arc::clone(&platform), sampler.clone(), guard),
+        ));
+        tokio::spawn(sampler.run(stop.clone()));
+    }
     let story = async {
         progress.heading(format!("The stack starts on the platform {}", platform.name()));
         platform.start(&progress).await?;
@@ -60,4 +80,4 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
     Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-const CALM: std::time::Duration = std::time::Duration::from_secs(15);
+const CALM: Duration = Duration::from_secs(15);

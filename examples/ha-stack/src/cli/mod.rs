@@ -15,7 +15,7 @@ use crate::platform::local::LocalPlatform;
 use crate::platform::swarm::SwarmPlatform;
 use crate::progress::Progress;
 use crate::roles;
-use crate::settings::{Backends, PlatformName};
+use crate::settings::{Backends, PlatformName, Secret};
 
 pub mod demo;
 #[cfg(target_os = "linux")]
@@ -26,6 +26,7 @@ pub mod replay;
 pub mod replica;
 pub mod scale;
 pub mod status;
+pub mod top;
 pub mod up;
 
 /// A web service that survives the loss of any machine, grows and shrinks with load, and keeps its users logged in.
@@ -58,6 +59,9 @@ enum Command {
     /// Show hosts, replicas, gateways and the scaler's newest decision
     #[command(after_help = "Example:\n  ha-stack status\n  ha-stack status --platform swarm --json")]
     Status(status::StatusArgs),
+    /// Show the stack live in a terminal, as its dashboard does
+    #[command(after_help = "Example:\n  ha-stack top\n  ha-stack top --gateway http://h1:8081")]
+    Top(top::TopArgs),
     /// Set the number of replicas by hand, or hand it back to the scaler
     #[command(after_help = "Example:\n  ha-stack scale web 4 --hold 600\n  ha-stack scale web auto")]
     Scale(scale::ScaleArgs),
@@ -105,9 +109,12 @@ pub struct PlatformArgs {
     /// Platform local: where the gateway listens [default: 127.0.0.1:8080; a free port for demo]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Platform local: where `up` answers `status` and `scale`; keep it on loopback
+    /// Where `up` shows its dashboard, and answers `status`, `scale` and `top`
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub control: SocketAddr,
+    /// With this token the dashboard may drain, scale and pause; without one it only shows
+    #[arg(long, env = "HA_STACK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<Secret>,
 }
 
 /// The shape of the stack.
@@ -197,6 +204,7 @@ impl Command {
             #[cfg(target_os = "linux")]
             Self::Faults(args) => faults::run(args, backends, stop).await,
             Self::Load(args) => load::run(args, stop).await,
+            Self::Top(args) => top::run(args, backends, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
             Self::Images(command) => unless_interrupted(&stop, images::run(command, backends)).await,

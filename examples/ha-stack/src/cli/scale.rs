@@ -53,7 +53,7 @@ pub async fn run(args: ScaleArgs, backends: Backends) -> Result<ExitCode> {
     let spec = StackSpec { service: args.service.clone(), ..StackSpec::default() };
     match (args.platform.platform, args.replicas) {
         (PlatformName::Local, replicas) => {
-            let client = control::Client::new(args.platform.control)?;
+            let client = control::Client::new(args.platform.control, args.platform.token.as_ref())?;
             let service = client.status().await?.service;
             ensure!(
                 service == args.service,

@@ -27,7 +27,9 @@ pub struct StatusArgs {
 /// When the stack can't be reached.
 pub async fn run(args: StatusArgs, backends: Backends) -> Result<ExitCode> {
     let status = match args.platform.platform {
-        PlatformName::Local => control::Client::new(args.platform.control)?.status().await?,
+        PlatformName::Local => {
+            control::Client::new(args.platform.control, args.platform.token.as_ref())?.status().await?
+        }
         PlatformName::Swarm => {
             let swarm =
                 crate::platform::swarm::SwarmPlatform::connect(StackSpec::default(), backends).await?;

@@ -45,6 +45,22 @@ pub trait Platform: Send + Sync {
     /// What the scaler decided, oldest first: changes, and holds whose reason was new.
     async fn decisions(&self) -> Result<Vec<Decided>>;
 
+    /// The services that the stack stands on, and whether they answer. Never fails: an error is a state here.
+    async fn backends(&self) -> Vec<Backend> {
+        Vec::new()
+    }
+
+    /// What the gateway that serves this site saw happen to its replicas lately, oldest first.
+    async fn events(&self) -> Result<Vec<Happening>> {
+        Ok(Vec::new())
+    }
+
+    /// Moves the replicas of a host elsewhere and keeps new ones off it, or takes it into use again.
+    async fn drain(&self, host: &str, on: bool) -> Result<()> {
+        let verb = if on { "drained" } else { "taken into use" };
+        anyhow::bail!("{host} can't be {verb} on the platform {}: it has no means to", self.name())
+    }
+
     /// The means to power a host off and on; `None` where only a person can.
     fn faults(&self) -> Option<&dyn Faults>;
 }
@@ -108,7 +124,7 @@ pub fn hosts(replicas: &[Replica]) -> BTreeSet<String> {
 }
 
 /// A machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     /// Its name.
     pub name: String,
@@ -118,10 +134,35 @@ pub struct Host {
     pub up: bool,
     /// What it leads: `swarm`, `consul`, `redis`.
     pub leads: Vec<String>,
+    /// Whether a person keeps replicas off it.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+/// A service that the stack stands on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// `swarm`, `consul`, `sessions`, `scaler`, ...
+    pub name: String,
+    /// Whether it answers and can do its work.
+    pub ok: bool,
+    /// What it says of itself, or why it does not.
+    pub detail: String,
+}
+
+/// Something that happened to a replica, as a gateway saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Seconds since 1970.
+    pub at: f64,
+    /// `ejected`, `recovered`, `added`, `removed`, `draining`, ...
+    pub kind: String,
+    /// As one sentence.
+    pub text: String,
 }
 
 /// One replica of the site as a gateway sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Replica {
     /// The task: `web.1.a7f3`.
     pub instance: String,
@@ -135,10 +176,28 @@ pub struct Replica {
     pub state: String,
     /// Requests under way on it.
     pub in_flight: u64,
+    /// Why it is in its state, as a sentence.
+    #[serde(default)]
+    pub why: String,
+    /// How long it has been in it.
+    #[serde(default)]
+    pub for_seconds: f64,
+    /// How long until it is tried again, where that is by time.
+    #[serde(default)]
+    pub retry_in_seconds: Option<f64>,
+    /// The gateway's estimate of its latency; `None` before its first answer.
+    #[serde(default)]
+    pub latency_ms: Option<f64>,
+    /// Requests that it was picked for.
+    #[serde(default)]
+    pub requests: u64,
+    /// Those of them that failed.
+    #[serde(default)]
+    pub failures: u64,
 }
 
 /// A gateway, and what it has to do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GatewayStatus {
     /// The host, or `here`.
     pub name: String,
@@ -152,6 +211,27 @@ pub struct GatewayStatus {
     pub p95_ms: f64,
     /// Why nothing is known of it, where nothing is.
     pub error: Option<String>,
+    /// Requests that wait for a replica.
+    #[serde(default)]
+    pub waiting: u64,
+    /// The median of the latency, in milliseconds; `None` without an answer in the last seconds.
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    /// The 99th percentile of the latency, in milliseconds; `None` without an answer in the last seconds.
+    #[serde(default)]
+    pub p99_ms: Option<f64>,
+    /// Requests since it started.
+    #[serde(default)]
+    pub requests_total: u64,
+    /// Answers of 500 and above since it started.
+    #[serde(default)]
+    pub errors_total: u64,
+    /// Requests that it refused since it started.
+    #[serde(default)]
+    pub rejected_total: u64,
+    /// Requests that it sent to another replica since it started.
+    #[serde(default)]
+    pub retries_total: u64,
 }
 
 /// A decision of the scaler.

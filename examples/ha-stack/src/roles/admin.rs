@@ -7,21 +7,26 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use balancer::EventKind;
 use balancer::proxy::Gateway;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::platform::{GatewayStatus, Replica};
+use crate::platform::{GatewayStatus, Happening, Replica};
 
-/// Answers `GET /healthz`, `GET /load` and `POST /drain` until the listener fails.
+/// Answers `/healthz`, `/load`, `/events`, `POST /drain` and what `more` answers, until the listener fails.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, gateway: Gateway) -> Result<()> {
+pub async fn serve(listener: TcpListener, gateway: Gateway, more: Router) -> Result<()> {
     let drain = super::drain::routes(gateway.clone());
-    let app =
-        Router::new().route("/healthz", get(healthz)).route("/load", get(load)).with_state(Arc::new(gateway));
-    let app = app.merge(drain);
+    let app = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/load", get(load))
+        .route("/events", get(events_of))
+        .with_state(Arc::new(gateway))
+        .merge(drain)
+        .merge(more);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }
 
@@ -37,13 +42,65 @@ async fn load(State(gateway): State<Arc<Gateway>>) -> Json<balancer::proxy::Load
     Json(gateway.load())
 }
 
+async fn events_of(State(gateway): State<Arc<Gateway>>) -> Json<Vec<Happening>> {
+    Json(happenings(&gateway))
+}
+
+/// What a gateway in this process saw happen to its replicas, oldest first.
+pub fn happenings(gateway: &Gateway) -> Vec<Happening> {
+    let told = gateway.events().into_iter().map(|event| Happening {
+        at: event.unix_ms as f64 / 1000.0,
+        kind: kind(&event.event.kind).into(),
+        text: event.text,
+    });
+    told.collect()
+}
+
+fn kind(event: &EventKind) -> &'static str {
+    match event {
+        EventKind::Added { .. } => "added",
+        EventKind::Ready => "ready",
+        EventKind::Ejected { .. } => "ejected",
+        EventKind::Trial => "trial",
+        EventKind::Recovered { .. } | EventKind::TakenBack { .. } => "recovered",
+        EventKind::Draining { .. } => "draining",
+        EventKind::Removed => "removed",
+        _ => "other",
+    }
+}
+
+/// The same of a gateway whose admin address is `address`.
+///
+/// # Errors
+/// As [`LoadSeen::fetch`].
+pub async fn events(http: &reqwest::Client, address: &str) -> Result<Vec<Happening>> {
+    let url = format!("http://{address}/events");
+    let answer = http.get(&url).send().await.and_then(reqwest::Response::error_for_status);
+    let answer = answer.with_context(|| format!("the gateway at {address} does not say what happened"))?;
+    answer.json().await.with_context(|| format!("what answers at {url} is not a gateway"))
+}
+
 /// The part of `/load` that this program reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LoadSeen {
     /// Requests under way, waiting ones included.
     pub in_flight: u64,
+    #[serde(default)]
+    waiting: u64,
+    #[serde(default)]
+    requests_total: u64,
+    #[serde(default)]
+    responses_5xx_total: u64,
+    #[serde(default)]
+    rejected_total: u64,
+    #[serde(default)]
+    retries_total: u64,
     rate_per_second: f64,
+    #[serde(default)]
+    latency_p50: Option<f64>,
     latency_p95: Option<f64>,
+    #[serde(default)]
+    latency_p99: Option<f64>,
     endpoints: Vec<EndpointSeen>,
 }
 
@@ -54,7 +111,17 @@ struct EndpointSeen {
     host: Option<String>,
     state: String,
     why: String,
+    #[serde(default)]
+    for_seconds: f64,
+    #[serde(default)]
+    retry_in_seconds: Option<f64>,
     in_flight: u64,
+    #[serde(default)]
+    latency_ms: Option<f64>,
+    #[serde(default)]
+    requests: u64,
+    #[serde(default)]
+    failures: u64,
 }
 
 impl LoadSeen {
@@ -90,6 +157,13 @@ impl LoadSeen {
             rate: self.rate_per_second,
             p95_ms: self.latency_p95.unwrap_or(0.0) * 1000.0,
             error: None,
+            waiting: self.waiting,
+            p50_ms: self.latency_p50.map(|seconds| seconds * 1000.0),
+            p99_ms: self.latency_p99.map(|seconds| seconds * 1000.0),
+            requests_total: self.requests_total,
+            errors_total: self.responses_5xx_total,
+            rejected_total: self.rejected_total,
+            retries_total: self.retries_total,
         }
     }
 
@@ -106,6 +180,12 @@ impl LoadSeen {
                 _ => endpoint.state.clone(),
             },
             in_flight: endpoint.in_flight,
+            why: endpoint.why.clone(),
+            for_seconds: endpoint.for_seconds,
+            retry_in_seconds: endpoint.retry_in_seconds,
+            latency_ms: endpoint.latency_ms,
+            requests: endpoint.requests,
+            failures: endpoint.failures,
         });
         seen.collect()
     }

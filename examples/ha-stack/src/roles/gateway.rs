@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::discovery::Feed;
 use super::{admin, labels};
+use crate::dashboard::source::GatewaySource;
+
 use crate::settings::Backends;
 
 /// Flags of `gateway`.
@@ -26,7 +28,7 @@ pub struct GatewayArgs {
     /// Where users reach the gateway
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     listen: SocketAddr,
-    /// Where the gateway answers /healthz and /load; not for users
+    /// Where the gateway answers /healthz and /load and shows its dashboard; not for users
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
     admin: SocketAddr,
     /// The path by which replicas are probed
@@ -53,7 +55,9 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
 
     let feed = follow(consul.clone(), args.service.clone(), gateway.clone());
     let feed = tokio::spawn(feed);
-    let side = tokio::spawn(admin::serve(admin, gateway.clone()));
+    let source = GatewaySource::new(gateway.clone(), consul.clone(), &args.service, here(args.listen))?;
+    let dashboard = crate::dashboard::of_a_gateway(source, args.admin, stop.clone());
+    let side = tokio::spawn(admin::serve(admin, gateway.clone(), dashboard));
     let registration = args.register.then(|| {
         tokio::spawn(keep_registered(consul.clone(), args.listen.port(), args.admin.port(), stop.clone()))
     });
@@ -96,6 +100,11 @@ pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
             "{flag} is {address}: it can't be bound; stop what listens there, or choose another with {flag}"
         )
     })
+}
+
+/// Where users reach a gateway that listens there.
+fn here(listen: SocketAddr) -> String {
+    format!("http://{listen}")
 }
 
 /// Feeds the pool from Consul's health; never ends by itself.

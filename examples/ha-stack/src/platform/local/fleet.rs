@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ pub struct FleetHost {
     pub ip: IpAddr,
     /// Whether it has power.
     pub up: bool,
+    /// Whether a person keeps replicas off it.
+    pub drained: bool,
 }
 
 /// What the replicas have in common.
@@ -143,16 +145,29 @@ impl Fleet {
     /// When there is no such host.
     pub async fn power(&self, host: &str, on: bool) -> Result<()> {
         let mut state = self.state.lock().await;
-        let Some(found) = state.hosts.iter_mut().find(|h| h.name == host) else {
-            let names: Vec<String> = state.hosts.iter().map(|h| h.name.clone()).collect();
-            bail!("there is no host {host}; there are {}", names.join(", "));
-        };
-        found.up = on;
+        host_mut(&mut state, host)?.up = on;
         if !on {
             for replica in state.replicas.iter_mut().filter(|r| r.placed.host == host) {
                 replica.kill();
             }
         }
+        drop(state);
+        self.nudge.notify_one();
+        Ok(())
+    }
+
+    /// Keeps replicas off a host, or lets them come again. Those that run there serve on until as many run elsewhere.
+    ///
+    /// # Errors
+    /// When there is no such host, or no other one could take the replicas.
+    pub async fn drain(&self, host: &str, on: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let others = state.hosts.iter().any(|h| h.name != host && h.up && !h.drained);
+        let found = host_mut(&mut state, host)?;
+        if on && !others {
+            bail!("{host} is the last host that can run replicas: take another one into use first");
+        }
+        found.drained = on;
         drop(state);
         self.nudge.notify_one();
         Ok(())
@@ -262,8 +277,7 @@ impl Fleet {
     }
 
     fn stop_surplus(&self, state: &mut State) {
-        let staying = placed(state);
-        for instance in placement::victims(&staying, state.wanted as usize) {
+        for instance in surplus(state) {
             // The gateway hears of it first, and sends nothing new before the replica is told.
             (self.tell)(Change::Draining { instance: instance.clone() });
             for replica in state.replicas.iter_mut().filter(|r| r.placed.instance == instance) {
@@ -275,10 +289,12 @@ impl Fleet {
     /// Where the next replica goes, if one is missing and there is a host for it.
     fn next_start(&self, state: &mut State) -> Option<(Placed, IpAddr)> {
         let staying = placed(state);
-        if staying.len() >= state.wanted as usize || Instant::now() < state.not_before {
+        // A replica on a drained host does not count: another one comes before it goes.
+        let elsewhere = staying.iter().filter(|p| !is_drained(state, &p.host)).count();
+        if elsewhere >= state.wanted as usize || Instant::now() < state.not_before {
             return None;
         }
-        let may_run = |host: &&FleetHost| host.up && !state.avoid.contains(&host.name);
+        let may_run = |host: &&FleetHost| host.up && !host.drained && !state.avoid.contains(&host.name);
         let hosts: Vec<String> = state.hosts.iter().filter(may_run).map(|h| h.name.clone()).collect();
         let host = placement::host_for_next(&hosts, &staying)?;
         let ip = state.hosts.iter().find(|h| h.name == host).map(|h| h.ip)?;
@@ -294,6 +310,30 @@ fn placed(state: &State) -> Vec<Placed> {
     state.replicas.iter().filter(|r| r.stopping.is_none()).map(|r| r.placed.clone()).collect()
 }
 
+/// The replicas that are too many: those on drained hosts first, and those not before the others have settled.
+fn surplus(state: &State) -> Vec<String> {
+    let wanted = state.wanted as usize;
+    let (leaving, staying): (Vec<Placed>, Vec<Placed>) =
+        placed(state).into_iter().partition(|p| is_drained(state, &p.host));
+    let of = |instance: &str| state.replicas.iter().find(|r| r.placed.instance == instance);
+    let settled = |p: &&Placed| of(&p.instance).is_some_and(|r| r.started.elapsed() >= SETTLED_AFTER);
+    let serving = if leaving.is_empty() { staying.len() } else { staying.iter().filter(settled).count() };
+    let keep = wanted.saturating_sub(serving);
+    let mut surplus = placement::victims(&leaving, keep);
+    surplus.extend(placement::victims(&staying, wanted));
+    surplus
+}
+
+fn is_drained(state: &State, host: &str) -> bool {
+    state.hosts.iter().any(|h| h.name == host && h.drained)
+}
+
+fn host_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut FleetHost> {
+    let names: Vec<String> = state.hosts.iter().map(|h| h.name.clone()).collect();
+    let found = state.hosts.iter_mut().find(|h| h.name == name);
+    found.with_context(|| format!("there is no host {name}; there are {}", names.join(", ")))
+}
+
 /// `h1` is 127.0.0.2 and so on; all are 127.0.0.1 where only that one exists (macOS).
 fn loopback_hosts(count: usize) -> Vec<FleetHost> {
     let second = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -302,7 +342,7 @@ fn loopback_hosts(count: usize) -> Vec<FleetHost> {
         Ok(last) if several => IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)),
         _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
-    (1..=count).map(|n| FleetHost { name: format!("h{n}"), ip: ip(n), up: true }).collect()
+    (1..=count).map(|n| FleetHost { name: format!("h{n}"), ip: ip(n), up: true, drained: false }).collect()
 }
 
 /// How often ended processes are looked for.
@@ -311,5 +351,7 @@ const POLL: Duration = Duration::from_millis(50);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A replica that has run so long has started well.
 const STEADY_AFTER: Duration = Duration::from_secs(3);
+/// By then the gateway's probe has passed, so that the replica it replaces can go.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// The first pause after a failed start is twice this, the longest 64 times.
 const START_BACKOFF: Duration = Duration::from_millis(100);

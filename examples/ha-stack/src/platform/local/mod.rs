@@ -21,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::drain::GatewayDrain;
 use self::fleet::{Change, Fleet, FleetSpec};
-use super::{Decided, Faults, Host, IN_FLIGHT, Platform, Replica, StackSpec, Status};
+use super::{Backend, Decided, Faults, Happening, Host, IN_FLIGHT, Platform, Replica, StackSpec, Status};
 use crate::progress::Progress;
 use crate::roles::admin::LoadSeen;
-use crate::roles::{gateway, journal};
+use crate::roles::{admin, gateway, journal};
 
 pub mod drain;
 pub mod fleet;
+mod health;
 pub mod placement;
 pub mod replica;
 
@@ -46,6 +47,8 @@ struct Running {
     hold: Arc<Mutex<Option<Hold>>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// The URL of the session store.
+    sessions: String,
     // The session store and the logs; removed at the end.
     _folder: TempDir,
 }
@@ -72,12 +75,13 @@ impl Platform for LocalPlatform {
         let address = listener.local_addr().context("the gateway's address can't be read")?;
         let folder =
             tempfile::Builder::new().prefix("ha-stack-").tempdir().context("no folder for the sessions")?;
+        let sessions = format!("sqlite:{}", folder.path().join("sessions.db").display());
         let gateway = gateway::build("/healthz", self.spec.wait, rand::random())?;
         let feed = gateway.clone();
         let fleet = Fleet::new(
             FleetSpec {
                 service: self.spec.service.clone(),
-                sessions: format!("sqlite:{}", folder.path().join("sessions.db").display()),
+                sessions: sessions.clone(),
                 session_lifetime: self.spec.session_lifetime,
                 drain: self.spec.drain,
                 logs: folder.path().to_owned(),
@@ -117,8 +121,16 @@ impl Platform for LocalPlatform {
             }),
             tokio::spawn(controller.run(stop.clone())),
         ];
-        let running =
-            Running { fleet, gateway, journal, hold, stop, tasks: Mutex::new(tasks), _folder: folder };
+        let running = Running {
+            fleet,
+            gateway,
+            journal,
+            hold,
+            stop,
+            tasks: Mutex::new(tasks),
+            sessions,
+            _folder: folder,
+        };
         let running = Arc::new(running);
         *self.running.lock().await = Some(Arc::clone(&running));
         let site = self.site.get_or_init(|| format!("http://{address}"));
@@ -171,6 +183,7 @@ impl Platform for LocalPlatform {
             address: host.ip.to_string(),
             up: host.up,
             leads: Vec::new(),
+            drained: host.drained,
         });
         let hold = running.hold.lock().await.clone().filter(|hold| hold.is_active(now()));
         Ok(Status {
@@ -200,6 +213,21 @@ impl Platform for LocalPlatform {
 
     async fn decisions(&self) -> Result<Vec<Decided>> {
         Ok(self.running().await?.journal.entries().iter().filter_map(journal::decided).collect())
+    }
+
+    async fn backends(&self) -> Vec<Backend> {
+        match self.running.lock().await.as_ref() {
+            Some(running) => health::of(running, &self.spec).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn events(&self) -> Result<Vec<Happening>> {
+        Ok(admin::happenings(&self.running().await?.gateway))
+    }
+
+    async fn drain(&self, host: &str, on: bool) -> Result<()> {
+        self.running().await?.fleet.drain(host, on).await
     }
 
     fn faults(&self) -> Option<&dyn Faults> {

@@ -12,16 +12,18 @@ use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use autoscaler::controller::now;
 use swarm_client::Node;
+use swarm_client::model::Availability;
 
-use super::{Decided, Faults, GatewayStatus, Host, Platform, Replica, StackSpec, Status};
+use super::{Backend, Decided, Faults, GatewayStatus, Happening, Host, Platform, Replica, StackSpec, Status};
 use crate::images::{Bundle, engines};
 use crate::load;
 use crate::progress::Progress;
 use crate::roles::admin::LoadSeen;
 use crate::roles::journal::ConsulJournal;
-use crate::roles::{labels, swarm_target};
+use crate::roles::{admin, labels, swarm_target};
 use crate::settings::Backends;
 
+pub(crate) mod health;
 #[cfg(target_os = "linux")]
 mod for_faults;
 #[cfg(target_os = "linux")]
@@ -157,10 +159,8 @@ impl SwarmPlatform {
                 Err(error) => GatewayStatus {
                     name: node.hostname().into(),
                     address,
-                    in_flight: 0,
-                    rate: 0.0,
-                    p95_ms: 0.0,
                     error: Some(format!("{error:#}")),
+                    ..GatewayStatus::default()
                 },
             }
         });
@@ -237,7 +237,7 @@ impl Platform for SwarmPlatform {
     }
 
     async fn stop(&self, progress: &Progress) -> Result<()> {
-        self.take_down(progress).await
+        Box::pin(self.take_down(progress)).await
     }
 
     fn site(&self) -> String {
@@ -267,6 +267,7 @@ impl Platform for SwarmPlatform {
                 address,
                 up: node.is_ready(),
                 leads: leads.into_iter().filter(|(leads, _)| *leads).map(|(_, what)| what.into()).collect(),
+                drained: node.availability() == Availability::Drain,
             }
         });
         let hold = swarm_target::hold(&service).filter(|hold| hold.is_active(now()));
@@ -305,6 +306,20 @@ impl Platform for SwarmPlatform {
 
     async fn decisions(&self) -> Result<Vec<Decided>> {
         Ok(ConsulJournal::new(self.consul.clone(), &self.spec.service).decisions().await?)
+    }
+
+    async fn backends(&self) -> Vec<Backend> {
+        self.health().await
+    }
+
+    async fn events(&self) -> Result<Vec<Happening>> {
+        admin::events(&self.http, &Self::admin(self.front)).await
+    }
+
+    async fn drain(&self, host: &str, on: bool) -> Result<()> {
+        let availability = if on { Availability::Drain } else { Availability::Active };
+        let set = self.swarm.nodes().set_availability(host, availability).await;
+        set.map(drop).with_context(|| format!("the availability of {host} can't be changed"))
     }
 
     #[cfg(target_os = "linux")]

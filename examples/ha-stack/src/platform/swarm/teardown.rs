@@ -24,12 +24,12 @@ impl SwarmPlatform {
         // The site first, while the registrars still take its replicas out of Consul; the gateways and scalers take
         // care of themselves.
         let step = progress.step(format!("removing {}", self.spec.service));
-        self.remove(std::slice::from_ref(&self.spec.service)).await?;
+        Box::pin(self.remove(std::slice::from_ref(&self.spec.service))).await?;
         tokio::time::sleep(REGISTRAR_ROUND).await;
         step.done("gone");
         let roles = self.ours().await?;
         let step = progress.step(format!("removing {}", roles.join(", ")));
-        self.remove(&roles).await?;
+        Box::pin(self.remove(&roles)).await?;
         step.done("gone");
         for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_down()) {
             let host = node.hostname();

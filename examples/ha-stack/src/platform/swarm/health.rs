@@ -1,0 +1,91 @@
+//! What the stack on a Swarm stands on: the managers, Consul, the session store, and who leads the scaling.
+
+use std::time::Duration;
+
+use super::SwarmPlatform;
+use crate::platform::Backend;
+use crate::roles::scaler;
+
+impl SwarmPlatform {
+    pub(super) async fn health(&self) -> Vec<Backend> {
+        let (swarm, consul, sessions, scaler) = tokio::join!(
+            self.managers(),
+            consul(&self.consul),
+            self.sessions(),
+            leader(&self.consul, &self.spec.service)
+        );
+        vec![swarm, consul, sessions, scaler]
+    }
+
+    async fn managers(&self) -> Backend {
+        let listed = within(async { Ok::<_, anyhow::Error>(self.swarm.nodes().list().await?) }).await;
+        backend(
+            "swarm",
+            listed.map(|nodes| {
+                let managers: Vec<_> = nodes.iter().filter(|node| node.is_manager()).collect();
+                let ready = managers.iter().filter(|node| node.is_ready()).count();
+                let leader =
+                    managers.iter().find(|node| node.is_leader()).map_or("nobody", |node| node.hostname());
+                (
+                    2 * ready > managers.len(),
+                    format!("{leader} leads, {ready} of {} managers are there", managers.len()),
+                )
+            }),
+        )
+    }
+
+    async fn sessions(&self) -> Backend {
+        let Some(url) = self.backends.redis() else {
+            return backend("sessions", Ok((true, "not known here: set --redis (REDIS_URL)".into())));
+        };
+        let asked = async {
+            let store = session_store::connect(url.expose()).await?;
+            store.health().await?;
+            Ok::<_, anyhow::Error>(())
+        };
+        backend("sessions", within(asked).await.map(|()| (true, "Redis answers and takes writes".into())))
+    }
+}
+
+/// Consul, as an agent of it answers.
+pub(crate) async fn consul(consul: &consul_client::Client) -> Backend {
+    let asked = async {
+        let status = consul.status();
+        Ok::<_, anyhow::Error>((status.leader().await?, status.peers().await?))
+    };
+    backend(
+        "consul",
+        within(asked).await.map(|(leader, peers)| match leader {
+            Some(leader) => (true, format!("{leader} leads {} servers", peers.len())),
+            None => (false, format!("{} servers, and none leads", peers.len())),
+        }),
+    )
+}
+
+/// Which scaler leads: the holder of the lock.
+pub(crate) async fn leader(consul: &consul_client::Client, service: &str) -> Backend {
+    let asked = async {
+        let lock = consul.kv().get(&scaler::lock_key(service)).await?.value;
+        let Some(session) = lock.and_then(|pair| pair.session) else { return Ok(None) };
+        Ok::<_, anyhow::Error>(consul.sessions().info(&session).await?.map(|session| session.node))
+    };
+    backend(
+        "scaler",
+        within(asked).await.map(|node| match node {
+            Some(node) => (true, format!("the one on {node} leads")),
+            None => (false, "none leads: nothing is scaled".into()),
+        }),
+    )
+}
+
+fn backend(name: &str, asked: anyhow::Result<(bool, String)>) -> Backend {
+    let (ok, detail) = asked.unwrap_or_else(|error| (false, format!("{error:#}")));
+    Backend { name: name.into(), ok, detail }
+}
+
+async fn within<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(DEADLINE, asked).await;
+    answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", DEADLINE.as_secs())))
+}
+
+const DEADLINE: Duration = Duration::from_secs(2);

@@ -1,0 +1,14 @@
+//! The dashboard and the metrics: over HTTP, and, with real programs, in a browser and in a Prometheus.
+
+#![allow(clippy::unwrap_used)] // A test stops at the first surprise.
+
+#[path = "dashboard/browser.rs"]
+mod browser;
+#[path = "dashboard/http.rs"]
+mod http;
+#[path = "dashboard/page.rs"]
+mod page;
+#[path = "dashboard/scripted.rs"]
+mod scripted;
+#[path = "support/up.rs"]
+mod up;
