@@ -17,6 +17,7 @@ use crate::dashboard::guard::{COMMAND_HEADER, Guard, protect};
 use crate::dashboard::sampler::{Sampler, Start};
 use crate::dashboard::server::{self, Rights};
 use crate::load;
+use crate::metrics;
 use crate::platform::{Platform, Status};
 use crate::settings::Secret;
 
@@ -59,7 +60,10 @@ pub fn routes(platform: Arc<dyn Platform>, sampler: Sampler, guard: Guard) -> Ro
         .route("/scale", post(scale))
         .route("/release", post(release))
         .with_state(Shared { platform: Arc::clone(&platform), guard: guard.clone() });
+    let seen = sampler.clone();
+    let page = move || metrics::stack::page(seen.frames().borrow().as_deref());
     commands
+        .merge(metrics::server::route(Arc::new(page)))
         .merge(server::routes(sampler, Rights::of(&guard), guard.clone()))
         .merge(actions::routes(platform, guard.clone()))
         .layer(middleware::from_fn(move |request, next| protect(guard.clone(), request, next)))

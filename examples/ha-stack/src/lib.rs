@@ -3,7 +3,7 @@
 //! - [`cli`]: the commands and their flags.
 //! - [`roles`]: what runs in a container: gateway, registrar, scaler.
 //! - [`platform`]: where the stack runs: child processes of this machine, or services of a Docker Swarm.
-//! - [`dashboard`]: the page that shows all of it, and what may be changed there.
+//! - [`dashboard`]: the page that shows all of it, and what may be changed there; [`metrics`]: the same for Prometheus.
 //! - [`images`]: the roles' images, built from the running program.
 //! - [`demo`]: the story, its users and the verdict.
 //! - `faults` (Linux): what goes wrong in a lab, and what users see of it.
@@ -17,6 +17,7 @@ pub mod demo;
 pub mod faults;
 pub mod images;
 pub mod load;
+pub mod metrics;
 pub mod platform;
 pub mod progress;
 pub mod roles;

@@ -144,6 +144,17 @@ fn bounds_that_make_no_sense_are_named() {
 }
 
 #[test]
+fn a_control_address_for_others_needs_a_token_that_is_no_guess() {
+    refused(&["up", "--control", "0.0.0.0:0"], &["--control is 0.0.0.0:0", "--token", "HA_STACK_TOKEN"]);
+    refused(&["up", "--control", "127.0.0.1:0", "--token", "short"], &["--token", "at least 16"]);
+}
+
+#[test]
+fn top_without_a_terminal_says_what_else_there_is() {
+    refused(&["top"], &["terminal", "ha-stack status"]);
+}
+
+#[test]
 fn no_stack_is_said_by_status_and_scale() {
     let nobody = free_address();
     refused(&["status", "--control", &nobody], &["--control", "ha-stack up"]);
@@ -153,7 +164,7 @@ fn no_stack_is_said_by_status_and_scale() {
 #[test]
 fn every_command_shows_an_example() {
     for command in
-        ["up", "demo", "status", "scale", "images", "load", "gateway", "registrar", "scaler", "web"]
+        ["up", "demo", "status", "top", "scale", "images", "load", "gateway", "registrar", "scaler", "web"]
     {
         let out = ha_stack(&[command, "--help"]).output().unwrap();
         let help = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -6,8 +6,12 @@
 mod browser;
 #[path = "dashboard/http.rs"]
 mod http;
+#[path = "metrics/names.rs"]
+mod names;
 #[path = "dashboard/page.rs"]
 mod page;
+#[path = "metrics/prometheus.rs"]
+mod prometheus;
 #[path = "dashboard/scripted.rs"]
 mod scripted;
 #[path = "support/up.rs"]

@@ -12,20 +12,24 @@ use balancer::proxy::Gateway;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+use crate::metrics;
 use crate::platform::{GatewayStatus, Happening, Replica};
 
-/// Answers `/healthz`, `/load`, `/events`, `POST /drain` and what `more` answers, until the listener fails.
+/// Answers `/healthz`, `/load`, `/events`, `/metrics`, `POST /drain` and what `more` answers, until the listener fails.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, gateway: Gateway, more: Router) -> Result<()> {
     let drain = super::drain::routes(gateway.clone());
+    let figures = gateway.clone();
+    let page = move || metrics::gateway::page(&figures.load(), figures.ready());
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/load", get(load))
         .route("/events", get(events_of))
         .with_state(Arc::new(gateway))
         .merge(drain)
+        .merge(metrics::server::route(Arc::new(page)))
         .merge(more);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }

@@ -7,15 +7,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use consul_client::{AgentService, Check, ServiceRegistration, Status};
 use swarm_client::{NodeId, Service, Task};
+use tokio_util::sync::CancellationToken;
 
 use super::{labels, liveness};
 use crate::load;
+use crate::metrics::{self, registrar::Figures};
 use crate::settings::Backends;
 
 /// Flags of `registrar`.
@@ -24,6 +27,9 @@ pub struct RegistrarArgs {
     /// How often the tasks of this host are compared with what is registered
     #[arg(long, default_value_t = 500, value_name = "MILLISECONDS")]
     interval: u64,
+    /// Where to answer /metrics for Prometheus; nowhere by default
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Registers until told to stop. What is registered stays: the replicas go on serving without us.
@@ -42,9 +48,14 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
     let consul = backends.consul()?;
     let http = load::client(PROBE_TIMEOUT)?;
     let registrar = Registrar { swarm, consul, http, node: info.swarm.node_id, host: info.name, address };
+    let figures = Arc::new(Figures::default());
+    let counted = Arc::clone(&figures);
+    metrics::server::serve(args.metrics, Arc::new(move || counted.page()), CancellationToken::new());
     let register = async {
         loop {
-            if let Err(error) = registrar.round().await {
+            let round = registrar.round().await;
+            figures.round(&round);
+            if let Err(error) = round {
                 tracing::warn!(error = format!("{error:#}"), "nothing is changed this time");
             }
             tokio::time::sleep(Duration::from_millis(args.interval)).await;

@@ -3,6 +3,7 @@
 //! Any number of scalers may run; the one that holds a lock in Consul acts. Its term, the lock's fence, goes into each
 //! write, so that one that was paused and wakes up can't write over its successor.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::scaler_policy::{self, Buffered};
 use super::swarm_target::SwarmTarget;
 use crate::cli::SpecArgs;
 use crate::load;
+use crate::metrics::{self, scaler::Counted};
 use crate::platform::IN_FLIGHT;
 use crate::settings::Backends;
 
@@ -50,6 +52,9 @@ pub struct ScalerArgs {
     /// Decide and tell, but write nothing
     #[arg(long)]
     shadow: bool,
+    /// Where to answer /metrics for Prometheus; nowhere by default
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Scales until told to stop.
@@ -72,6 +77,9 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     let drains = GatewayDrains { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? };
     let all_answer = Arc::new(AtomicBool::new(false));
     let http = load::client(GATEWAY_TIMEOUT)?;
+    let (journal, figures) = Counted::new(ConsulJournal::new(consul.clone(), &args.service), &args.service);
+    let stop = CancellationToken::new();
+    metrics::server::serve(args.metrics, Arc::new(move || figures.page()), stop.clone());
     let controller = Controller::new(
         &args.service,
         scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN),
@@ -82,14 +90,13 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
             key: lock_key(&args.service),
             held: Mutex::default(),
         }),
-        Arc::new(ConsulJournal::new(consul, &args.service)),
+        Arc::new(journal),
     )
     .context("the scaling policy was refused")?
     .tick(Duration::from_secs(args.tick))
     .drainer(drains)
     .mode(if args.shadow { Mode::Shadow } else { Mode::Active });
 
-    let stop = CancellationToken::new();
     if by_labels {
         let (flags, handle) = (spec.policy(), controller.policy_handle());
         let (service, until) = (args.service.clone(), stop.clone());

@@ -15,6 +15,10 @@ pub(super) const GATEWAY_PORT: u16 = 8080;
 /// Where each host's gateway says how busy it is: for the scalers, not for users.
 pub(super) const ADMIN_PORT: u16 = 8081;
 
+/// Where each host's registrar says how its rounds go, and its scaler, if it has one, what it decided: for Prometheus.
+const REGISTRAR_METRICS_PORT: u16 = 8082;
+const SCALER_METRICS_PORT: u16 = 8083;
+
 /// Every service, in the order of their creation.
 pub(super) fn all(
     spec: &StackSpec,
@@ -60,7 +64,8 @@ fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> Builder {
 type Builder = swarm_client::ServiceSpecBuilder;
 
 fn registrar(bundle: &Bundle) -> Builder {
-    role(REGISTRAR, bundle.reference("registrar")).global().bind_mount(SOCKET, SOCKET, false)
+    let role = role(REGISTRAR, bundle.reference("registrar")).global().bind_mount(SOCKET, SOCKET, false);
+    role.args(["--metrics".to_owned(), format!("0.0.0.0:{REGISTRAR_METRICS_PORT}")])
 }
 
 fn gateway(spec: &StackSpec, bundle: &Bundle) -> Builder {
@@ -96,6 +101,8 @@ fn scaler(spec: &StackSpec, bundle: &Bundle) -> Builder {
         spec.calm.as_secs().to_string(),
         "--down-percent".to_owned(),
         spec.down_percent_a_minute.to_string(),
+        "--metrics".to_owned(),
+        format!("0.0.0.0:{SCALER_METRICS_PORT}"),
     ])
 }
 
