@@ -4,6 +4,8 @@
 
 #[path = "dashboard/browser.rs"]
 mod browser;
+#[path = "dashboard/gateway.rs"]
+mod gateway;
 #[path = "dashboard/http.rs"]
 mod http;
 #[path = "metrics/names.rs"]

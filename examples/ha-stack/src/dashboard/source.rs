@@ -1,6 +1,6 @@
 //! Who looks: a platform, which sees everything, or a gateway, which sees what Consul and its peers say.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use consul_client::{ServiceEntry, Status};
 use super::view::View;
 use crate::load;
 use crate::platform::swarm::health;
-use crate::platform::{GatewayStatus, Host, Platform};
+use crate::platform::{Decided, GatewayStatus, Happening, Host, Platform};
 use crate::roles::admin::{self, LoadSeen};
 use crate::roles::journal::ConsulJournal;
 use crate::roles::labels;
@@ -29,12 +29,14 @@ pub trait Source: Send + Sync {
 pub struct PlatformSource {
     platform: Arc<dyn Platform>,
     target: f64,
+    events: Last<Vec<Happening>>,
+    decisions: Last<Vec<Decided>>,
 }
 
 impl PlatformSource {
     /// The stack of `platform`, where a replica should have `target` requests in flight.
     pub fn new(platform: Arc<dyn Platform>, target: f64) -> Self {
-        Self { platform, target }
+        Self { platform, target, events: Last::default(), decisions: Last::default() }
     }
 }
 
@@ -44,8 +46,8 @@ impl Source for PlatformSource {
         let (status, backends, events, decisions) = tokio::join!(
             self.platform.status(),
             self.platform.backends(),
-            self.platform.events(),
-            self.platform.decisions(),
+            soon(self.platform.events()),
+            soon(self.platform.decisions()),
         );
         let status = status?;
         Ok(View {
@@ -60,9 +62,8 @@ impl Source for PlatformSource {
             replicas: status.replicas,
             gateways: status.gateways,
             backends,
-            // A look without the past is better than none.
-            decisions: decisions.unwrap_or_default(),
-            events: events.unwrap_or_default(),
+            decisions: self.decisions.or_last(decisions),
+            events: self.events.or_last(events),
         })
     }
 }
@@ -74,6 +75,8 @@ pub struct GatewaySource {
     http: reqwest::Client,
     service: String,
     here: String,
+    registered: Last<Vec<ServiceEntry>>,
+    decisions: Last<Vec<Decided>>,
 }
 
 impl GatewaySource {
@@ -82,7 +85,15 @@ impl GatewaySource {
     /// # Errors
     /// When the HTTP client can't be built.
     pub fn new(gateway: Gateway, consul: consul_client::Client, service: &str, here: String) -> Result<Self> {
-        Ok(Self { gateway, consul, http: load::client(PEER_TIMEOUT)?, service: service.into(), here })
+        Ok(Self {
+            gateway,
+            consul,
+            http: load::client(PEER_TIMEOUT)?,
+            service: service.into(),
+            here,
+            registered: Last::default(),
+            decisions: Last::default(),
+        })
     }
 
     async fn peers(&self, registered: &[ServiceEntry]) -> Vec<GatewayStatus> {
@@ -111,18 +122,17 @@ impl Source for GatewaySource {
         let journal = ConsulJournal::new(self.consul.clone(), &self.service);
         let query = self.consul.health().service(labels::GATEWAYS);
         let (registered, decisions, consul, scaler) = tokio::join!(
-            query.list(),
-            journal.decisions(),
+            soon(query.list()),
+            soon(journal.decisions()),
             health::consul(&self.consul),
             health::leader(&self.consul, &self.service),
         );
-        // Without Consul this gateway still knows what it does itself.
-        let registered = registered.map(|answer| answer.value).unwrap_or_default();
+        let registered = self.registered.or_last(registered.map(|answer| answer.value));
         let mut gateways = self.peers(&registered).await;
         if gateways.is_empty() {
+            // Without Consul this gateway still knows what it does itself.
             gateways.push(own.status("here", &self.here));
         }
-        let decisions = decisions.unwrap_or_default();
         Ok(View {
             platform: "gateway".into(),
             service: self.service.clone(),
@@ -131,10 +141,34 @@ impl Source for GatewaySource {
             replicas: own.replicas(),
             gateways,
             backends: vec![consul, scaler],
-            decisions,
+            decisions: self.decisions.or_last(decisions),
             events: admin::happenings(&self.gateway),
             ..View::default()
         })
+    }
+}
+
+/// The answer, if it comes soon: one that is away must not hide the others.
+async fn soon<T, E>(read: impl Future<Output = Result<T, E>>) -> Option<T> {
+    tokio::time::timeout(READ_DEADLINE, read).await.ok()?.ok()
+}
+
+/// What was read last: a read that failed is not an empty answer.
+struct Last<T>(Mutex<T>);
+
+impl<T: Default> Default for Last<T> {
+    fn default() -> Self {
+        Self(Mutex::new(T::default()))
+    }
+}
+
+impl<T: Clone> Last<T> {
+    fn or_last(&self, read: Option<T>) -> T {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = read {
+            *last = read;
+        }
+        last.clone()
     }
 }
 
@@ -156,4 +190,19 @@ fn hosts(registered: &[ServiceEntry], leader: &str) -> Vec<Host> {
     hosts.collect()
 }
 
+/// Well within the time that a look as a whole may take.
+const READ_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 const PEER_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_read_is_not_an_empty_answer() {
+        let last = Last::default();
+        assert_eq!(last.or_last(Some(vec![1, 2])), [1, 2]);
+        assert_eq!(last.or_last(None), [1, 2]);
+        assert_eq!(last.or_last(Some(Vec::new())), [0; 0]);
+    }
+}
