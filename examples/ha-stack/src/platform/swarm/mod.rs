@@ -23,9 +23,9 @@ use crate::roles::journal::ConsulJournal;
 use crate::roles::{admin, labels, swarm_target};
 use crate::settings::Backends;
 
-pub(crate) mod health;
 #[cfg(target_os = "linux")]
 mod for_faults;
+pub(crate) mod health;
 #[cfg(target_os = "linux")]
 mod lab_faults;
 mod services;
