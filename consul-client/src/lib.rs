@@ -60,6 +60,8 @@ mod environment;
 mod error;
 mod escape;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod kv;
 mod lock;

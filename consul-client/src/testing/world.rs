@@ -70,6 +70,8 @@ pub(super) struct World {
     /// By service name, while it has an instance.
     pub(super) service_index: BTreeMap<String, u64>,
     pub(super) catalog_index: u64,
+    /// When a service last lost its last instance.
+    pub(super) extinction: Option<u64>,
     pub(super) events: Vec<Value>,
     pub(super) leader: bool,
     serial: u64,
@@ -88,6 +90,7 @@ impl Default for World {
             services: BTreeMap::new(),
             service_index: BTreeMap::new(),
             catalog_index: 10,
+            extinction: None,
             events: Vec::new(),
             leader: true,
             serial: 0,
@@ -167,12 +170,13 @@ impl World {
             self.service_index.insert(name.to_owned(), index);
         } else {
             self.service_index.remove(name);
+            self.extinction = Some(index);
         }
     }
 
-    /// A service without instances has the index of the whole table.
+    /// A service without instances has the index of the whole table, until any service loses its last instance: from then on that one's.
     pub(super) fn index_of_service(&self, name: &str) -> u64 {
-        self.service_index.get(name).copied().unwrap_or(self.catalog_index)
+        self.service_index.get(name).copied().or(self.extinction).unwrap_or(self.catalog_index)
     }
 
     /// An absent key has the index of the whole table.

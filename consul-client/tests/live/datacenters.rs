@@ -48,7 +48,12 @@ async fn calls_watches_and_queries_reach_the_other_data_centre() {
     })
     .await;
 
-    let coordinates = here.coordinates().datacenters().await.unwrap();
+    let mut coordinates = Vec::new();
+    eventually("both have coordinates", async || {
+        coordinates = here.coordinates().datacenters().await.unwrap();
+        coordinates.iter().filter(|one| !one.coordinates.is_empty()).count() == 2
+    })
+    .await;
     let of = |name: &str| {
         let one = coordinates.iter().find(|one| one.datacenter == name).unwrap();
         one.coordinates[0].coord.clone()
