@@ -123,7 +123,7 @@ impl Nodes {
             if !outcome.is_success() {
                 let what =
                     format!("drain node {:?}: move service {:?} elsewhere", node.hostname(), service.name());
-                return Err(Error::Step { what, outcome });
+                return Err(Error::Step { what, outcome: Box::new(outcome) });
             }
             drained.moved.push(service.name().to_owned());
         }

@@ -144,7 +144,7 @@ pub enum Error {
         /// What was tried.
         what: String,
         /// How it ended.
-        outcome: crate::outcome::Outcome,
+        outcome: Box<crate::outcome::Outcome>,
     },
     /// The engine did not become a member of the swarm.
     #[error(

@@ -105,7 +105,11 @@ impl Client {
         // Whatever came of it, the replicas go back.
         self.resize(step, wider, step.replicas, None).await?;
         let ended = |outcome: Outcome| {
-            if outcome.is_success() { Ok(()) } else { Err(Error::Step { what: what(), outcome }) }
+            if outcome.is_success() {
+                Ok(())
+            } else {
+                Err(Error::Step { what: what(), outcome: Box::new(outcome) })
+            }
         };
         ended(grown?)?;
         ended(rollout().wait(deadline).await?)?;

@@ -99,7 +99,7 @@ pub(crate) async fn rotate<B: Blob>(
         let outcome = services.rollout(service.id.as_str()).wait(left).await?;
         if !outcome.is_success() {
             let what = format!("rotate {} {base:?} in service {:?}", B::KIND, service.name());
-            return Err(Error::Step { what, outcome });
+            return Err(Error::Step { what, outcome: Box::new(outcome) });
         }
         info!(service = service.name(), name, "rotated");
         rotation.services.push(service.name().to_owned());

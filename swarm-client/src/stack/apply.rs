@@ -58,7 +58,7 @@ impl Plan {
             let outcome = client.services().rollout(&step.name).wait(deadline).await?;
             if !outcome.is_success() {
                 let what = format!("apply stack {:?}: service {:?}", self.wanted.stack, step.name);
-                return Err(Error::Step { what, outcome });
+                return Err(Error::Step { what, outcome: Box::new(outcome) });
             }
             info!(service = step.name, %outcome, "applied");
         }

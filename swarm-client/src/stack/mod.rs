@@ -155,3 +155,6 @@ impl Stack {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

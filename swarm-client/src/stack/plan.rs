@@ -96,16 +96,15 @@ impl Plan {
     pub(crate) fn of(wanted: Resolved, present: &Present, options: &PlanOptions) -> Result<Self> {
         let invalid =
             |problem: String| Error::Invalid { what: format!("plan stack {:?}", wanted.stack), problem };
-        let networks = |name: &str| present.all_networks.contains_key(name);
-        let secrets = |name: &str| present.all_secrets.contains_key(name);
-        let configs = |name: &str| present.all_configs.contains_key(name);
-        let external: [(&str, &BTreeSet<String>, &dyn Fn(&str) -> bool); 3] = [
-            ("network", &wanted.external_networks, &networks),
-            ("secret", &wanted.external_secrets, &secrets),
-            ("config", &wanted.external_configs, &configs),
-        ];
-        for (kind, names, there) in external {
-            if let Some(name) = names.iter().find(|name| !there(name)) {
+        let missing = |names: &BTreeSet<String>, there: &dyn Fn(&str) -> bool| {
+            names.iter().find(|name| !there(name)).cloned()
+        };
+        for (kind, name) in [
+            ("network", missing(&wanted.external_networks, &|name| present.all_networks.contains_key(name))),
+            ("secret", missing(&wanted.external_secrets, &|name| present.all_secrets.contains_key(name))),
+            ("config", missing(&wanted.external_configs, &|name| present.all_configs.contains_key(name))),
+        ] {
+            if let Some(name) = name {
                 return Err(invalid(format!("the external {kind} {name:?} does not exist; create it first")));
             }
         }

@@ -23,6 +23,9 @@ pub trait Kind: Sized + Clone + PartialEq + Send + Sync + 'static {
     /// The events that say that something changed.
     const EVENTS: &'static [&'static str];
 
+    /// True if an object can change without its version: then its text tells.
+    const BY_TEXT: bool = false;
+
     fn list(config: &WatchConfig) -> Request;
     fn id(&self) -> &str;
     fn name(&self) -> &str;
@@ -37,12 +40,13 @@ pub trait Kind: Sized + Clone + PartialEq + Send + Sync + 'static {
 }
 
 macro_rules! kind {
-    ($type:ty, $what:literal, $path:literal, $events:expr, |$object:ident| $name:expr) => {
+    ($type:ty, $what:literal, $path:literal, $events:expr, $by_text:expr, |$object:ident| $name:expr) => {
         #[expect(private_interfaces, reason = "the trait cannot be named outside")]
         impl Kind for $type {
             const WHAT: &'static str = $what;
             const POLL_EVERY: Duration = Duration::from_secs(10);
             const EVENTS: &'static [&'static str] = $events;
+            const BY_TEXT: bool = $by_text;
 
             fn list(_: &WatchConfig) -> Request {
                 Request::get(concat!("list ", $path), &[$path])
@@ -64,10 +68,11 @@ macro_rules! kind {
     };
 }
 
-kind!(Service, "service", "services", &["service"], |service| &service.spec.name);
-kind!(Node, "node", "nodes", &["node"], |node| node.hostname());
-kind!(Secret, "secret", "secrets", &["secret"], |secret| &secret.spec.name);
-kind!(Config, "config", "configs", &["config"], |config| &config.spec.name);
+kind!(Service, "service", "services", &["service"], false, |service| &service.spec.name);
+// Whether a manager leads and is reachable is worked out at each read (swarmkit, `controlapi.ListNodes`).
+kind!(Node, "node", "nodes", &["node"], true, |node| node.hostname());
+kind!(Secret, "secret", "secrets", &["secret"], false, |secret| &secret.spec.name);
+kind!(Config, "config", "configs", &["config"], false, |config| &config.spec.name);
 
 #[expect(private_interfaces, reason = "the trait cannot be named outside")]
 impl Kind for Task {

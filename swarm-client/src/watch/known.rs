@@ -1,6 +1,7 @@
 //! What a watch knows, and what a new list changes of it. Pure.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -24,6 +25,7 @@ pub struct Known<K> {
 
 #[derive(Debug)]
 struct Entry<K> {
+    /// The object's version, or what stands for it.
     version: u64,
     /// The list that it was seen in last.
     list: u64,
@@ -48,7 +50,10 @@ impl<K: Watched> Known<K> {
         let mut changed = Vec::new();
         let mut same = Vec::with_capacity(raw.len());
         for raw in raw {
-            let head = Head::read(raw.get())?;
+            let mut head = Head::read(raw.get())?;
+            if K::BY_TEXT {
+                head.version = fingerprint(raw.get());
+            }
             match self.objects.get(head.id.as_ref()) {
                 Some(entry) if entry.version == head.version => same.push(head.id),
                 _ => changed.push((head.version, K::read(raw.get(), &shelf)?)),
@@ -97,6 +102,13 @@ impl<K: Watched> Known<K> {
         self.groups.insert(group, Arc::clone(&object));
         object
     }
+}
+
+/// The same within this process, and another one for another text as good as always.
+fn fingerprint(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What tells whether an object has changed.
@@ -174,6 +186,18 @@ mod tests {
         assert!(known.take(b"null").is_err());
         assert!(take(&mut known, &next).is_empty(), "a list that cannot be read changes nothing");
         assert_eq!(take(&mut known, &json!([])), ["delete a", "delete c"]);
+    }
+
+    #[test]
+    fn a_node_changes_without_its_version() {
+        let node = |reachability: &str| {
+            json!([{"ID": "n", "Version": {"Index": 7}, "ManagerStatus": {"Reachability": reachability}}])
+                .to_string()
+        };
+        let mut known = Known::<Node>::default();
+        known.take(node("unknown").as_bytes()).unwrap();
+        assert!(known.take(node("unknown").as_bytes()).unwrap().is_empty());
+        assert_eq!(known.take(node("reachable").as_bytes()).unwrap().len(), 1);
     }
 
     #[test]

@@ -7,6 +7,11 @@ mod sessions;
 #[allow(dead_code, reason = "the lab's own test uses the rest")]
 mod support;
 mod swarm;
+mod swarm_moves;
+mod swarm_rollouts;
+mod swarm_stack;
+mod swarm_surface;
+mod swarm_watch;
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +34,16 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
 
     swarm::a_service_of_raw_fields_keeps_them_all_when_it_is_scaled(&lab).await;
     swarm::changes_by_many_writers_at_once_all_land(&lab).await;
-    swarm::a_rollout_that_cannot_be_says_why(&lab).await;
+    swarm_surface::tokens_roles_secrets_networks_logs(&lab).await;
+    swarm_rollouts::each_end_of_a_rollout_is_a_value(&lab).await;
+    swarm_rollouts::a_rollback_goes_past_a_scale(&lab).await;
+    swarm_watch::a_change_of_a_task_is_seen_within_a_second(&lab).await;
+    swarm_watch::endpoints_of_all_kinds(&lab).await;
+    swarm_moves::a_drain_and_a_rebalance_cost_no_capacity(&lab).await;
+    swarm_stack::a_stack_is_planned_applied_and_pruned(&lab).await;
+    swarm_surface::a_locked_manager_is_unlocked(&lab).await;
     swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
+    swarm_watch::a_watch_outlives_the_leader(&lab).await;
     consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab).await;
     sessions::sessions_outlive_the_redis_master(&lab).await;
 

@@ -76,7 +76,7 @@ pub(super) fn read(
                 }
             }
             "volumes" => {
-                container.mounts.extend(at.items().iter().filter_map(|at| mount(stack, at, volumes)))
+                container.mounts.extend(at.items().iter().filter_map(|at| mount(stack, at, volumes)));
             }
             "secrets" => container.secrets.extend(at.items().iter().filter_map(secret)),
             "configs" => container.configs.extend(at.items().iter().filter_map(config)),
@@ -359,7 +359,7 @@ fn long_mount(at: &At<'_>) -> Mount {
             "type" => {
                 mount.kind = at.parsed("bind, volume, tmpfs or npipe", |text| {
                     ["bind", "volume", "tmpfs", "npipe"].contains(&text).then(|| text.to_owned())
-                })
+                });
             }
             "source" => mount.source = at.text(),
             "target" => mount.target = at.text(),
