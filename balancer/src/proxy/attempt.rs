@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,20 +191,22 @@ async fn send(
 ) -> Result<Answer, Failure> {
     let Some(request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
     let began = Instant::now();
-    let mut sent = Box::pin(connection.send(request));
-    let mut suspected = false;
-    let response = loop {
-        let until = patience(config, outgoing, began)?;
-        tokio::select! {
-            biased;
-            response = &mut sent => break response,
-            () = sleep_until(until) => {}
-            () = unreachable(down), if !suspected => {
-                if outgoing.is_repeatable() {
-                    return Err(Failure::Abandoned { unsent: false });
+    let response = {
+        let mut sent = pin!(connection.send(request));
+        let mut suspected = false;
+        let mut timer = pin!(sleep_until(patience(config, outgoing, began)?));
+        loop {
+            tokio::select! {
+                biased;
+                response = &mut sent => break response,
+                () = &mut timer => timer.as_mut().reset(patience(config, outgoing, began)?),
+                () = unreachable(down), if !suspected => {
+                    if outgoing.is_repeatable() {
+                        return Err(Failure::Abandoned { unsent: false });
+                    }
+                    // What can't be made elsewhere is not given up on a suspicion: the answer may still come.
+                    suspected = true;
                 }
-                // What can't be made elsewhere is not given up on a suspicion: the answer may still come.
-                suspected = true;
             }
         }
     };
@@ -215,7 +218,6 @@ async fn send(
         let why = error.to_string();
         if outgoing.body.failed() { Failure::Client } else { Failure::Reset { unsent, why } }
     })?;
-    drop(sent);
     whole(config, response, connection, upstream, outgoing, down).await
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) ->
     let (result, homeless) = match checked {
         Ok(()) => {
             let upgrade = headers::upgrade(&parts, config);
-            let origin = Origin { peer: visit.peer, tls: visit.tls, version };
+            let origin = Origin { peer: visit.peer, text: &visit.text, tls: visit.tls, version };
             let priority = priority(&parts.headers, visit.peer, config);
             let client = headers::forward(&mut parts.headers, &parts.uri, &origin, &id, config);
             if let Some(entry) = &mut ticket.entry {

@@ -124,24 +124,33 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    // Most heads have none of them: a look is cheaper than ten removals.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
+/// For one hop only, whether `Connection` lists them or not.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HTTP2_SETTINGS,
+];
+
 /// Who sent a request, and how it came.
-pub(crate) struct Origin {
+pub(crate) struct Origin<'a> {
     pub(crate) peer: IpAddr,
+    /// The same, as it goes into a chain.
+    pub(crate) text: &'a HeaderValue,
     pub(crate) tls: bool,
     pub(crate) version: Version,
 }
@@ -150,7 +159,7 @@ pub(crate) struct Origin {
 pub(crate) fn forward(
     headers: &mut HeaderMap,
     uri: &Uri,
-    origin: &Origin,
+    origin: &Origin<'_>,
     id: &HeaderValue,
     config: &Config,
 ) -> IpAddr {
@@ -168,10 +177,16 @@ pub(crate) fn forward(
     let trusted = config.trusted.iter().any(|range| range.contains(peer));
     // What a stranger says of where he comes from is worth nothing, and must not look as if we had said it.
     if !trusted {
-        for name in
-            [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT, header::FORWARDED, REAL_IP]
-        {
-            headers.remove(name);
+        let claims = [
+            &FORWARDED_FOR,
+            &FORWARDED_PROTO,
+            &FORWARDED_HOST,
+            &FORWARDED_PORT,
+            &header::FORWARDED,
+            &REAL_IP,
+        ];
+        if headers.keys().any(|name| claims.contains(&name)) {
+            claims.into_iter().for_each(|name| drop(headers.remove(name)));
         }
     }
     let host = headers.get(header::HOST).cloned();
@@ -182,7 +197,7 @@ pub(crate) fn forward(
     let proto = if origin.tls { "https" } else { "http" };
     if config.forwarding != Forwarding::Rfc7239 {
         join(headers, FORWARDED_FOR, b", ");
-        append(headers, FORWARDED_FOR, peer.to_string().as_bytes());
+        append(headers, FORWARDED_FOR, origin.text);
         headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
         if let Some(host) = &host {
             headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
@@ -203,7 +218,9 @@ pub(crate) fn forward(
         }
         element.extend_from_slice(format!(";proto={proto}").as_bytes());
         join(headers, header::FORWARDED, b", ");
-        append(headers, header::FORWARDED, &element);
+        if let Ok(element) = HeaderValue::from_bytes(&element) {
+            append(headers, header::FORWARDED, &element);
+        }
     }
     if let Some(name) = &config.via {
         via(headers, origin.version, name);
@@ -220,7 +237,9 @@ pub(crate) fn via(headers: &mut HeaderMap, version: Version, name: &str) {
         _ => "1.1",
     };
     join(headers, header::VIA, b", ");
-    append(headers, header::VIA, format!("{version} {name}").as_bytes());
+    if let Ok(hop) = HeaderValue::from_str(&format!("{version} {name}")) {
+        append(headers, header::VIA, &hop);
+    }
 }
 
 /// Makes one line of several.
@@ -235,10 +254,10 @@ fn join(headers: &mut HeaderMap, name: HeaderName, by: &[u8]) {
 }
 
 /// Adds to the end of a list.
-fn append(headers: &mut HeaderMap, name: HeaderName, element: &[u8]) {
+fn append(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
     let line = match headers.get(&name) {
-        Some(line) => HeaderValue::from_bytes(&[line.as_bytes(), b", ", element].concat()),
-        None => HeaderValue::from_bytes(element),
+        Some(line) => HeaderValue::from_bytes(&[line.as_bytes(), b", ", element.as_bytes()].concat()),
+        None => Ok(element.clone()),
     };
     if let Ok(line) = line {
         headers.insert(name, line);
@@ -259,8 +278,11 @@ pub(crate) fn request_id(headers: &HeaderMap, trust: bool) -> HeaderValue {
     if let Some(id) = headers.get(REQUEST_ID).filter(|_| trust).filter(fits) {
         return id.clone();
     }
-    let id = format!("{:032x}", rand::random::<u128>());
-    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let random = rand::random::<u128>();
+    let digit = |at: usize| DIGITS.get((random >> (4 * at)) as usize & 0xF).copied().unwrap_or(b'0');
+    let id: [u8; 32] = std::array::from_fn(digit);
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
 /// Whether doing it twice is like doing it once (RFC 9110 9.2.2).
@@ -319,7 +341,8 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let origin = Origin { peer: IpAddr::from(peer), tls: false, version: Version::HTTP_11 };
+        let text = HeaderValue::from_str(&IpAddr::from(peer).to_string()).unwrap();
+        let origin = Origin { peer: IpAddr::from(peer), text: &text, tls: false, version: Version::HTTP_11 };
         forward(&mut headers, &Uri::from_static("/"), &origin, &HeaderValue::from_static("id"), config);
         let mut left: Vec<_> = headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
         left.sort();

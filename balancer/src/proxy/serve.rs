@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -226,9 +227,11 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Ok(text) = HeaderValue::from_str(&peer.to_canonical().to_string()) else { return };
     let visit = |tls, seen| {
         Arc::new(Visit {
             peer,
+            text,
             tls,
             seen,
             edge: Arc::clone(&edge),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_io::Seen;
@@ -15,6 +15,8 @@ use super::router::Routes;
 /// Who came, how, and where his requests may go.
 pub(crate) struct Visit {
     pub(crate) peer: IpAddr,
+    /// The peer as it goes into a chain.
+    pub(crate) text: HeaderValue,
     pub(crate) tls: bool,
     /// What was read between requests; only where one follows another.
     pub(crate) seen: Option<Seen>,
