@@ -6,6 +6,8 @@
 mod browser;
 #[path = "dashboard/gateway.rs"]
 mod gateway;
+#[path = "guide/mod.rs"]
+mod guide;
 #[path = "dashboard/http.rs"]
 mod http;
 #[path = "metrics/names.rs"]
