@@ -99,7 +99,10 @@ impl Sampler {
 impl Kept {
     fn observe(&mut self, at: f64, looked: Result<View, String>) -> Frame {
         let error = match looked {
-            Ok(view) => {
+            Ok(mut view) => {
+                // In the same place at each look, whatever order the source has.
+                view.hosts.sort_by(|a, b| a.name.cmp(&b.name));
+                view.gateways.sort_by(|a, b| a.name.cmp(&b.name));
                 self.timeline.observe(at, &view);
                 self.view = view;
                 None
@@ -130,6 +133,14 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_stay_in_their_place() {
+        let host = |name: &str| crate::platform::Host { name: name.into(), up: true, ..Default::default() };
+        let mut kept = Kept::default();
+        let frame = kept.observe(1.0, Ok(View { hosts: vec![host("h2"), host("h1")], ..View::default() }));
+        assert_eq!(frame.view.hosts[0].name, "h1");
+    }
 
     #[test]
     fn a_look_that_failed_shows_the_last_view_and_says_why() {
