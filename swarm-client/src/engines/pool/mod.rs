@@ -125,6 +125,12 @@ impl EnginePool {
         Self { inner: Arc::new(inner) }
     }
 
+    /// A pool of the same engines with another scheduler, which knows nothing of what this one has under way.
+    #[must_use]
+    pub fn with_scheduler(&self, scheduler: Scheduler) -> Self {
+        Self::with_limit(Arc::clone(&self.inner.discovery), scheduler, self.inner.look_limit)
+    }
+
     /// The scheduler.
     #[must_use]
     pub fn scheduler(&self) -> &Scheduler {
