@@ -95,6 +95,7 @@ mod tests {
             usable,
             state: if usable { "ready".into() } else { "ejected: 2 probes unanswered".into() },
             in_flight: 0,
+            ..Replica::default()
         }
     }
 
