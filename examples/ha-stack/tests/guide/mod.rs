@@ -38,7 +38,15 @@ fn page(name: &str) -> Vec<Block> {
             (Some(_), "```") => blocks.extend(open.take()),
             (Some(block), line) => match line.strip_prefix("$ ") {
                 Some(command) => block.commands.push((command.to_owned(), Vec::new())),
-                None => block.commands.last_mut().unwrap().1.push(line.to_owned()),
+                None => {
+                    let (command, said) = block.commands.last_mut().unwrap();
+                    if command.contains("<<'END'") && !command.ends_with("\nEND") {
+                        command.push('\n');
+                        command.push_str(line);
+                    } else {
+                        said.push(line.to_owned());
+                    }
+                }
             },
             (None, _) => {}
         }
@@ -53,7 +61,7 @@ fn script(blocks: &[Block], have: &[&str]) -> String {
     for block in blocks.iter().filter(|block| have.contains(&block.needs.as_str())) {
         for (command, said) in &block.commands {
             let _ = writeln!(script, "echo {} >&2", quoted(&format!("$ {command}")));
-            if command.starts_with("export ") || command.starts_with("eval ") {
+            if ["export ", "eval ", "cd "].iter().any(|builtin| command.starts_with(builtin)) {
                 let _ = writeln!(script, "{command}");
                 continue;
             }
@@ -71,7 +79,7 @@ fn script(blocks: &[Block], have: &[&str]) -> String {
                     continue;
                 }
                 _ => {
-                    let _ = writeln!(script, "said=$({command})");
+                    let _ = writeln!(script, "said=$({command}\n)");
                 }
             }
             for line in said {
@@ -125,6 +133,11 @@ fn one_laptop() {
 }
 
 #[test]
+fn writing_a_policy() {
+    run("policy.md", &[""]);
+}
+
+#[test]
 fn watching_it() {
     run("watching.md", &["", "stays"]);
 }
@@ -161,7 +174,7 @@ fn the_lab_s_commands_are_those_of_the_tests() {
 fn no_page_is_left_out_and_no_link_is_dead() {
     let summary = std::fs::read_to_string(folder().join("SUMMARY.md")).unwrap();
     let known = ["", "stays", "terminal", "prometheus", "lab", "shown"];
-    let run_here = ["laptop.md", "watching.md", "three-hosts.md"];
+    let run_here = ["laptop.md", "policy.md", "watching.md", "three-hosts.md"];
     let mut pages = BTreeSet::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
