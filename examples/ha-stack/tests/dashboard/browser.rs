@@ -11,8 +11,8 @@ use thirtyfour::prelude::*;
 /// A browser with one tab.
 pub(crate) struct Browser {
     pub(crate) tab: WebDriver,
-    driver: Driver,
-    _profile: tempfile::TempDir,
+    _driver: Driver,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -35,7 +35,7 @@ impl Browser {
         }
         wanted.add_arg(&format!("--user-data-dir={}", profile.path().display())).unwrap();
         let tab = WebDriver::new(format!("http://127.0.0.1:{}", driver.port), wanted).await.unwrap();
-        Self { tab, driver, _profile: profile }
+        Self { tab, _driver: driver, profile }
     }
 
     /// Opens a page as on a screen of this width, in this colour scheme.
@@ -127,8 +127,25 @@ impl Browser {
     }
 
     pub(crate) async fn stop(self) {
-        self.tab.quit().await.unwrap();
-        drop(self.driver);
+        self.tab.clone().quit().await.unwrap();
+    }
+}
+
+impl Drop for Browser {
+    /// A test that fails leaves no browser behind: the driver alone does not see to that.
+    fn drop(&mut self) {
+        let ours = format!("--user-data-dir={}", self.profile.path().display());
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let pid =
+                process.file_name().to_string_lossy().parse().ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid
+                && String::from_utf8_lossy(&line).contains(&ours)
+            {
+                // It may have ended by itself meanwhile.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 
