@@ -39,7 +39,7 @@
 //! | `conformance` | no | the suite for stores of third parties |
 //!
 //! A log-out, log-in or revocation on Redis with Sentinel waits for a replica before it is acknowledged ([`Durability`]); each call ends within the store's
-//! deadline, 8 s unless [`StoreOptions::deadline`] says otherwise.
+//! deadline, 8 s unless [`StoreOptions::deadline`] says otherwise, or that of a single call: `store.within(time)`.
 //!
 //! Events: target `session_store`; fields `store`, `attempt`, `error`, `master`. Never an id, a principal or a value.
 #![forbid(unsafe_code)]
@@ -68,6 +68,7 @@ pub mod security {}
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod store;
+mod within;
 
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;

@@ -8,13 +8,14 @@ use crate::{
     record::{Record, State},
 };
 use async_trait::async_trait;
-use std::{fmt, time::Duration};
+use std::{fmt, future::Future, time::Duration};
+use tokio::time::Instant;
 
 /// A place where sessions live.
 ///
 /// Implement the four required methods; [`apply`](Self::apply) reads, calls [`apply_op`](crate::apply_op) and writes as one atomic step. The rest
-/// is provided on them. Every call ends within the store's own deadline (8 s, or what its `deadline` setter was given), with an answer or an error; who has less time wraps
-/// the call into a timeout. Dropping a call's future
+/// is provided on them. Every call ends within the store's own [limit](Self::time_limit) (8 s, or what its `deadline` setter was given), with an answer or an error;
+/// `store.within(time)` gives calls another one. Dropping a call's future
 /// is allowed at any time; a write may then have taken effect or not. A failed read is an error, never an empty answer.
 #[async_trait]
 pub trait SessionStore: Send + Sync + fmt::Debug {
@@ -63,6 +64,12 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
         Durability::Primary
     }
 
+    /// How long one call may take, through a failover too, before it is a [timeout](StoreError::is_timeout). `store.within(time)` gives
+    /// single calls less.
+    fn time_limit(&self) -> Duration {
+        TIME_LIMIT
+    }
+
     /// Whether instances on several hosts share what this store holds.
     fn is_shared(&self) -> bool {
         false
@@ -73,9 +80,12 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store's own failures.
     async fn find(&self, key: &StoreKey, now: UnixMillis) -> Result<Loaded, StoreError> {
-        let mut key = *key;
-        for _ in 0..MAX_HOPS {
-            let Some(record) = self.load(&key).await? else { return Ok(Loaded::Absent) };
+        let (mut key, begin) = (*key, Instant::now());
+        for hop in 0..MAX_HOPS {
+            let load = self.load(&key);
+            // The first one keeps to the time by itself; who follows shares what is left of it.
+            let loaded = if hop == 0 { load.await? } else { in_time(self, "load", begin, load).await? };
+            let Some(record) = loaded else { return Ok(Loaded::Absent) };
             match (record.state, record.gone(now)) {
                 (State::Live, None) => return Ok(Loaded::Live { key, record: Box::new(record) }),
                 (State::Moved { to, until }, _) if now < until => key = to,
@@ -142,9 +152,11 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store's own failures; the session may then live on.
     async fn delete(&self, key: &StoreKey) -> Result<Outcome, StoreError> {
-        let mut key = *key;
-        for _ in 0..MAX_HOPS {
-            let applied = self.apply(&key, Op::Delete, self.durability()).await?;
+        let (mut key, begin) = (*key, Instant::now());
+        for hop in 0..MAX_HOPS {
+            let delete = self.apply(&key, Op::Delete, self.durability());
+            let applied =
+                if hop == 0 { delete.await? } else { in_time(self, "log-out", begin, delete).await? };
             match applied.moved_to {
                 Some(to) => key = to,
                 None => return Ok(applied.outcome),
@@ -161,16 +173,16 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store's own failures; some sessions may have ended then. Ask again.
     async fn revoke_all(&self, principal: &str, except: Option<&StoreKey>) -> Result<usize, StoreError> {
-        let mut ended = 0;
+        let (mut ended, begin) = (0, Instant::now());
         for _ in 0..MAX_ROUNDS {
-            let mut keys = self.sessions_of(principal).await?;
+            let mut keys = in_time(self, "revocation", begin, self.sessions_of(principal)).await?;
             keys.retain(|key| Some(key) != except);
             if keys.is_empty() {
                 return Ok(ended);
             }
             let mut failure = None;
             for key in keys {
-                match self.delete(&key).await {
+                match in_time(self, "revocation", begin, self.delete(&key)).await {
                     Ok(outcome) => ended += usize::from(outcome.is_done()),
                     Err(error) => failure = Some(error), // the others are ended all the same
                 }
@@ -243,6 +255,24 @@ impl Durability {
         if n == 0 { Self::Primary } else { Self::Replicas { n, timeout: Duration::from_secs(1) } }
     }
 }
+
+/// What is left of a call's time for one more step of it.
+async fn in_time<T, S: SessionStore + ?Sized>(
+    store: &S,
+    action: &'static str,
+    begin: Instant,
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let deadline = store.time_limit();
+    let left = deadline.saturating_sub(begin.elapsed());
+    tokio::time::timeout(left, step).await.unwrap_or_else(|_| {
+        let reason = "it takes several steps, and the earlier ones took the time".into();
+        Err(StoreError::Timeout { store: format!("{store:?}"), action, deadline, reason })
+    })
+}
+
+/// Long enough for a failover, short enough for a person at a browser.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(8);
 
 /// A session that moves on while it is followed is followed this often.
 const MAX_HOPS: usize = 8;

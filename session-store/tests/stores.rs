@@ -44,6 +44,57 @@ async fn what_is_provided_conforms() {
     conformance::run(Arc::new(Required::default())).await;
 }
 
+/// A call keeps to its own deadline, with all the steps that it takes, and so does one through the store's.
+#[tokio::test(start_paused = true)]
+async fn calls_keep_to_their_deadline() {
+    #[derive(Debug, Default)]
+    struct Slow(MemoryStore);
+
+    #[async_trait]
+    impl SessionStore for Slow {
+        async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            self.0.load(key).await
+        }
+
+        async fn apply(&self, key: &StoreKey, op: Op, durability: Durability) -> Result<Applied, StoreError> {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            self.0.apply(key, op, durability).await
+        }
+
+        async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
+            self.0.sessions_of(principal).await
+        }
+
+        async fn health(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+    let store: Arc<dyn SessionStore> = Arc::new(Slow::default());
+    let now = session_store::lifetime::unix_now();
+    let quick = store.within(Duration::from_secs(4));
+    for (bound, limit) in [(&store, 8), (&quick, 4), (&store.within(Duration::from_secs(99)), 8)] {
+        let first = SessionId::random().key();
+        store.create(&first, Lifetime::default(), None, Patch::new(), None).await.unwrap();
+        let mut last = first;
+        for _ in 0..3 {
+            let next = SessionId::random().key();
+            store.rotate(&last, &next, Duration::from_secs(60)).await.unwrap();
+            last = next;
+        }
+        let limit = Duration::from_secs(limit);
+        assert_eq!(bound.time_limit(), limit);
+        assert!(bound.load(&first).await.unwrap().is_some(), "one step of 3 s is within it");
+        // Four loads, and four steps, of 3 s each.
+        let begin = tokio::time::Instant::now();
+        assert!(bound.find(&first, now).await.unwrap_err().is_timeout());
+        assert!(begin.elapsed() <= limit + Duration::from_millis(5), "{:?}", begin.elapsed());
+        let begin = tokio::time::Instant::now();
+        let error = bound.delete(&first).await.unwrap_err();
+        assert!(error.is_timeout() && begin.elapsed() <= limit + Duration::from_millis(5), "{error}");
+    }
+}
+
 /// Encryption changes nothing of what a store promises.
 #[cfg(feature = "encryption")]
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +138,16 @@ async fn encrypted_stores_conform() {
     }
 }
 
+/// 64 tasks add 1 to one session 1,000 times each.
+async fn every_view_is_counted(store: Arc<dyn SessionStore>) {
+    conformance::adds_add_up(&[store], 64, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_is_counted_in_memory() {
+    every_view_is_counted(Arc::new(MemoryStore::new())).await;
+}
+
 async fn sweeping_forgets(store: &dyn SessionStore) {
     let lifetime = Lifetime { idle: Duration::from_millis(1), absolute: Duration::from_secs(9) };
     let mut keys = Vec::new();
@@ -116,6 +177,35 @@ mod sqlite {
     async fn sqlite_conforms() {
         let folder = tempfile::tempdir().unwrap();
         conformance::run(Arc::new(SqliteStore::open(folder.path().join("s.db")).await.unwrap())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_view_is_counted_in_sqlite() {
+        let folder = tempfile::tempdir().unwrap();
+        every_view_is_counted(Arc::new(SqliteStore::open(folder.path().join("s.db")).await.unwrap())).await;
+    }
+
+    /// Steps share a transaction; what one of them may not do is its own affair.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_step_that_is_refused_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(folder.path().join("s.db")).await.unwrap());
+        let tasks = (0..200_usize).map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let key = SessionId::random().key();
+                store.create(&key, Lifetime::default(), None, Patch::new(), None).await.unwrap();
+                let size = if number % 3 == 0 { session_store::codec::MAX_RECORD } else { 9 };
+                let patch = Patch::new().set("x", vec![b'1'; size]).commit();
+                let done = store.apply(&key, patch, Durability::Primary).await;
+                assert_eq!(done.is_err_and(|error| error.is_too_large()), number % 3 == 0);
+                let record = store.load(&key).await.unwrap().unwrap();
+                assert_eq!(record.get("x").is_some(), number % 3 != 0);
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
     }
 
     #[tokio::test]

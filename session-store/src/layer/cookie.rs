@@ -23,8 +23,9 @@ impl CookieConfig {
         self.name
     }
 
-    /// The id in a request. Several different values under one name are no session: one of them was planted.
-    pub(crate) fn read(&self, headers: &HeaderMap) -> Option<SessionId> {
+    /// The id in a request's headers. Several different values under one name are no session: one of them was planted.
+    #[must_use]
+    pub fn read(&self, headers: &HeaderMap) -> Option<SessionId> {
         let mut found: Option<&str> = None;
         for header in headers.get_all(COOKIE) {
             // A header with other bytes than visible ASCII may still hold our cookie beside a foreign one.

@@ -46,7 +46,6 @@ impl From<RedisError> for Failure {
                     | ServerErrorKind::BusyLoading
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::TryAgain
-                    | ServerErrorKind::ClusterDown
             ),
             // Codes that the client has no name for: too few replicas now, or demoted while a script ran.
             ErrorKind::Extension => matches!(error.code(), Some("NOREPLICAS" | "UNBLOCKED" | "BUSY")),
@@ -58,6 +57,15 @@ impl From<RedisError> for Failure {
         // A login error may quote what was sent; its kind says enough.
         let reason = match error.kind() {
             ErrorKind::AuthenticationFailed => "the server refused the password or user".to_owned(),
+            ErrorKind::Server(
+                ServerErrorKind::ClusterDown
+                | ServerErrorKind::CrossSlot
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask,
+            ) => {
+                "it is a node of a Redis Cluster, which is not offered; name one Redis, or redis+sentinel://"
+                    .to_owned()
+            }
             _ => error.to_string(),
         };
         Self { reason, again, short: None }

@@ -142,6 +142,10 @@ impl SessionStore for RedisStore {
         self.apply_seen(key, Some(seen), &op.named(), durability).await
     }
 
+    fn time_limit(&self) -> Duration {
+        self.deadline
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -220,7 +224,7 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-const DEADLINE: Duration = Duration::from_secs(8);
+const DEADLINE: Duration = crate::store::TIME_LIMIT;
 /// Records that are read in one command.
 const AT_ONCE: usize = 128;
 /// Probes of a balancer come each second or so.

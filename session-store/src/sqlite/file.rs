@@ -1,7 +1,7 @@
 //! The file: its tables, its statements, and waiting while another process has it.
 
 use super::SyncMode;
-use crate::{error::StoreError, id::StoreKey, record::Record, seal::Seal};
+use crate::{id::StoreKey, record::Record};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
@@ -46,6 +46,10 @@ pub(super) fn prepare(path: &Path, sync: SyncMode) -> Result<Connection, rusqlit
             )?;
         }
     }
+    if version < 3 {
+        // Of the version before: what does not move with each change must not come too early. 40 days are a step of the longest lifetimes.
+        transaction.execute("UPDATE sessions SET deadline = deadline + 3456000000", [])?;
+    }
     transaction.pragma_update(None, "user_version", TABLE_VERSION)?;
     transaction.commit()?;
     Ok(connection)
@@ -56,29 +60,42 @@ pub(super) fn user(principal: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(principal))
 }
 
-pub(super) fn read(
-    connection: &Connection,
-    seal: &Seal,
-    key: &StoreKey,
-) -> Result<Option<Result<Record, StoreError>>, rusqlite::Error> {
+pub(super) fn read(connection: &Connection, key: &StoreKey) -> Result<Option<Vec<u8>>, rusqlite::Error> {
     let mut query = connection.prepare_cached("SELECT record FROM sessions WHERE key = ?1")?;
-    let bytes = query.query_row(params![key.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-    Ok(bytes.map(|bytes| seal.decode(key, &bytes)))
+    query.query_row(params![key.as_bytes()], |row| row.get(0)).optional()
 }
 
+/// What stands beside a record, for the indexes.
+#[derive(PartialEq)]
+pub(super) struct Columns {
+    user: Option<String>,
+    /// Not before the record's own, which decides; in steps, so that a session in use moves now and then rather than with every change.
+    deadline: i64,
+}
+
+impl Columns {
+    pub(super) fn of(record: &Record) -> Self {
+        let step = (crate::lifetime::millis(record.lifetime.idle) / STEPS).max(1);
+        let deadline = (record.deadline() / step).saturating_add(1).saturating_mul(step);
+        Self { user: record.live_principal().map(str::to_owned), deadline: clamp(deadline) }
+    }
+}
+
+/// Writes a record; with what stands beside it, unless that is what it `was`.
 pub(super) fn write(
     connection: &Connection,
-    seal: &Seal,
     key: &StoreKey,
-    record: &Record,
-) -> Result<Result<(), StoreError>, rusqlite::Error> {
-    let bytes = match seal.encode(key, record, 0) {
-        Ok(bytes) => bytes,
-        Err(error) => return Ok(Err(error)),
-    };
-    let row = params![key.as_bytes(), bytes, record.live_principal().map(user), clamp(record.deadline())];
-    connection.prepare_cached(UPSERT)?.execute(row)?;
-    Ok(Ok(()))
+    bytes: &[u8],
+    now: &Columns,
+    was: Option<&Columns>,
+) -> Result<(), rusqlite::Error> {
+    if was == Some(now) {
+        connection.prepare_cached(UPDATE)?.execute(params![key.as_bytes(), bytes])?;
+    } else {
+        let row = params![key.as_bytes(), bytes, now.user.as_deref().map(user), now.deadline];
+        connection.prepare_cached(UPSERT)?.execute(row)?;
+    }
+    Ok(())
 }
 
 pub(super) fn retry<T>(
@@ -114,8 +131,10 @@ pub(super) fn clamp(number: u64) -> i64 {
 
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LAST_PAUSE: Duration = Duration::from_millis(5);
-/// Since 2 users are hashed.
-const TABLE_VERSION: i64 = 2;
+/// Of an idle lifetime, to its end.
+const STEPS: u64 = 10;
+/// Since 2 users are hashed; since 3 deadlines stand in steps.
+const TABLE_VERSION: i64 = 3;
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS sessions (
         key BLOB PRIMARY KEY, record BLOB NOT NULL, principal TEXT, deadline INTEGER NOT NULL
@@ -124,8 +143,10 @@ const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS sessions_deadline ON sessions (deadline);";
 const UPSERT: &str = "INSERT INTO sessions (key, record, principal, deadline) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (key) DO UPDATE SET record = ?2, principal = ?3, deadline = ?4";
+const UPDATE: &str = "UPDATE sessions SET record = ?2 WHERE key = ?1";
 pub(super) const EXISTS: &str = "SELECT 1 FROM sessions WHERE key = ?1";
-pub(super) const SESSIONS_OF: &str = "SELECT key FROM sessions WHERE principal = ?1 AND deadline > ?2";
+pub(super) const SESSIONS_OF: &str =
+    "SELECT key, record FROM sessions WHERE principal = ?1 AND deadline > ?2";
 pub(super) const SWEEP: &str =
     "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE deadline < ?1 LIMIT ?2)";
 pub(super) const SWEEP_AT_ONCE: i64 = 1024;

@@ -1,6 +1,7 @@
 //! Sessions in one SQLite file: several processes of one host, nothing to run beside them.
 //!
-//! Each process has one thread with one connection, so its own requests never wait for a lock; between processes `BEGIN IMMEDIATE` is retried with
+//! Each process has one thread with one connection, so its own requests never wait for a lock, and steps that come at the same time share a
+//! transaction; between processes `BEGIN IMMEDIATE` is retried with
 //! a short back-off of our own, because SQLite's busy handler sleeps up to 100 ms at a time. WAL with `synchronous=NORMAL`: a crash of the
 //! process loses nothing, a loss of power may lose the last moments, a log-out among them. `sqlite:PATH?sync=full` waits for the disk at each
 //! write instead, and is as fast as the disk syncs. WAL needs shared memory: not for
@@ -12,7 +13,7 @@ use crate::{
     connect::{LONGEST_DEADLINE, StoreOptions, config},
     error::StoreError,
     id::StoreKey,
-    lifetime::unix_now,
+    lifetime::{UnixMillis, unix_now},
     op::{Applied, Op, Outcome},
     record::Record,
     rule::apply_op,
@@ -34,6 +35,7 @@ pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     path: PathBuf,
     deadline: Duration,
+    seal: Seal,
 }
 
 /// What a write waits for before it is answered.
@@ -46,7 +48,25 @@ pub enum SyncMode {
     Full,
 }
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+enum Job {
+    /// Reads, or writes in a transaction of its own.
+    Alone(Box<dyn FnOnce(&mut Worker) + Send>),
+    /// A read and a step may share their transaction with others.
+    Load(Load),
+    Step(Box<Step>),
+}
+
+struct Load {
+    key: StoreKey,
+    answer: oneshot::Sender<Result<Result<Option<Vec<u8>>, StoreError>, rusqlite::Error>>,
+}
+
+struct Step {
+    key: StoreKey,
+    op: Op,
+    until: Instant,
+    answer: oneshot::Sender<Result<Result<Applied, StoreError>, rusqlite::Error>>,
+}
 
 struct Worker {
     connection: Connection,
@@ -83,21 +103,43 @@ impl SqliteStore {
         }
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let (ready, opened) = oneshot::channel();
-        let file = path.clone();
+        let (file, sealing) = (path.clone(), seal.clone());
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
             let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file, sync)) {
-                Ok(connection) => Worker { connection, seal, writes: 0 },
+                Ok(connection) => Worker { connection, seal: sealing, writes: 0 },
                 Err(error) => return drop(ready.send(Err(error))),
             };
             if ready.send(Ok(())).is_ok() {
-                while let Some(job) = queue.blocking_recv() {
-                    job(&mut worker);
+                let (mut next, mut loads, mut steps) = (None, Vec::new(), Vec::new());
+                while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
+                    match job {
+                        Job::Alone(work) => {
+                            work(&mut worker);
+                            continue;
+                        }
+                        Job::Load(load) => loads.push(load),
+                        Job::Step(step) => steps.push(*step),
+                    }
+                    while loads.len() + steps.len() < TOGETHER {
+                        match queue.try_recv() {
+                            Ok(Job::Load(load)) => loads.push(load),
+                            Ok(Job::Step(step)) => steps.push(*step),
+                            Ok(job) => {
+                                next = Some(job);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    // All of them are under way at the same time, so any order is right; reads wait for nobody.
+                    worker.load_all(&mut loads);
+                    worker.apply_all(&mut steps);
                 }
             }
         });
         thread.map_err(|source| unavailable(&path, "open", source))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { jobs, path, deadline }),
+            Ok(Ok(())) => Ok(Self { jobs, path, deadline, seal }),
             Ok(Err(error)) if is_wrong_file(&error) => {
                 let hint = "name a file in a folder that exists and can be written, or a database that this library made";
                 Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
@@ -136,11 +178,21 @@ impl SqliteStore {
     {
         let until = Instant::now() + deadline;
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |worker| {
+        let job = Job::Alone(Box::new(move |worker| {
             if !answer.is_closed() && Instant::now() < until {
                 let _ = answer.send(retry(until, || work(worker)));
             }
-        });
+        }));
+        self.send(action, deadline, job, answered).await
+    }
+
+    async fn send<T>(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        job: Job,
+        answered: oneshot::Receiver<Result<Result<T, StoreError>, rusqlite::Error>>,
+    ) -> Result<T, StoreError> {
         let all = async {
             self.jobs.send(job).await.map_err(|_| unavailable(&self.path, action, "its thread has ended"))?;
             match answered.await {
@@ -166,25 +218,38 @@ impl SqliteStore {
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let key = *key;
-        self.run("load", self.deadline, move |worker| {
-            Ok(read(&worker.connection, &worker.seal, &key)?.transpose())
-        })
-        .await
+        let (answer, answered) = oneshot::channel();
+        let bytes = self.send("load", self.deadline, Job::Load(Load { key: *key, answer }), answered).await?;
+        bytes.map(|bytes| self.seal.decode(key, &bytes)).transpose()
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
-        let key = *key;
-        self.run("write", self.deadline, move |worker| worker.apply(&key, &op)).await
+        let (answer, answered) = oneshot::channel();
+        let step = Step { key: *key, op, until: Instant::now() + self.deadline, answer };
+        self.send("write", self.deadline, Job::Step(Box::new(step)), answered).await
+    }
+
+    fn time_limit(&self) -> Duration {
+        self.deadline
     }
 
     async fn sessions_of(&self, principal: &str) -> Result<Vec<StoreKey>, StoreError> {
         let principal = user(principal);
         let work = move |worker: &mut Worker| {
+            let now = unix_now();
             let mut query = worker.connection.prepare_cached(SESSIONS_OF)?;
-            let keys =
-                query.query_map(params![principal, clamp(unix_now())], |row| row.get::<_, [u8; 32]>(0))?;
-            keys.map(|key| key.map(StoreKey::from_bytes)).collect::<Result<Vec<_>, _>>().map(Ok)
+            let rows = query.query_map(params![principal, clamp(now)], |row| {
+                Ok((StoreKey::from_bytes(row.get(0)?), row.get::<_, Vec<u8>>(1)?))
+            })?;
+            let mut keys = Vec::new();
+            for row in rows {
+                let (key, bytes) = row?;
+                // The row says who may be live; the record says who is. A damaged one is listed, so that it can be ended.
+                if worker.seal.decode(&key, &bytes).map_or(true, |record| record.gone(now).is_none()) {
+                    keys.push(key);
+                }
+            }
+            Ok(Ok(keys))
         };
         self.run("list", self.deadline, work).await
     }
@@ -224,34 +289,102 @@ impl SessionStore for SqliteStore {
 }
 
 impl Worker {
-    fn apply(&mut self, key: &StoreKey, op: &Op) -> Result<Result<Applied, StoreError>, rusqlite::Error> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let before = match read(&transaction, &self.seal, key)?.transpose() {
-            Ok(before) => before,
-            Err(error) => return Ok(Err(error)),
-        };
-        let now = unix_now();
-        let step = apply_op(before, op, now);
-        if let Some((new, record)) = &step.create {
-            if transaction.prepare_cached(EXISTS)?.exists(params![new.as_bytes()])? {
-                return Ok(Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None }));
+    /// Steps of different callers in one transaction: to begin and commit one costs more than a step. Each is a step of its own all the same: what one
+    /// cannot do (a limit, a damaged record) it is told alone, and its answer is given when all are committed.
+    fn apply_all(&mut self, steps: &mut Vec<Step>) {
+        let now = Instant::now();
+        steps.retain(|step| !step.answer.is_closed() && step.until > now);
+        let Some(until) = steps.iter().map(|step| step.until).min() else { return };
+        if let Ok(answers) = retry(until, || self.apply_together(steps)) {
+            for (step, answer) in steps.drain(..).zip(answers) {
+                let _ = step.answer.send(Ok(answer));
             }
-            if let Err(error) = write(&transaction, &self.seal, new, record)? {
-                return Ok(Err(error));
-            }
+            return;
         }
-        if let Some(record) = &step.write {
-            if let Err(error) = write(&transaction, &self.seal, key, record)? {
-                return Ok(Err(error));
-            }
-            self.writes = self.writes.wrapping_add(1);
-            if self.writes.is_multiple_of(SWEEP_EVERY) {
-                transaction.prepare_cached(SWEEP)?.execute(params![clamp(now), SWEEP_AT_ONCE])?;
-            }
+        // Each by itself, within its own time: one that breaks the file's rules must not fail the others.
+        for step in steps.drain(..) {
+            let answer = retry(step.until, || {
+                self.apply_together(std::slice::from_ref(&step))?
+                    .pop()
+                    .ok_or(rusqlite::Error::QueryReturnedNoRows)
+            });
+            let _ = step.answer.send(answer);
+        }
+    }
+
+    fn load_all(&mut self, loads: &mut Vec<Load>) {
+        loads.retain(|load| !load.answer.is_closed());
+        if loads.is_empty() {
+            return;
+        }
+        // One look at the file for all; where it cannot be had, each read says why by itself.
+        let together = self.connection.transaction().ok();
+        let connection = together.as_deref();
+        let answers = loads.iter().map(|load| connection.map(|connection| read(connection, &load.key)));
+        let answers = answers.collect::<Vec<_>>();
+        drop(together);
+        for (load, answer) in loads.drain(..).zip(answers) {
+            let answer = match answer {
+                Some(Ok(bytes)) => Ok(bytes),
+                _ => retry(Instant::now() + READ_RETRY, || read(&self.connection, &load.key)),
+            };
+            let _ = load.answer.send(answer.map(Ok));
+        }
+    }
+
+    fn apply_together(
+        &mut self,
+        steps: &[Step],
+    ) -> Result<Vec<Result<Applied, StoreError>>, rusqlite::Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (now, mut writes) = (unix_now(), 0);
+        let mut answers = Vec::with_capacity(steps.len());
+        for Step { key, op, .. } in steps {
+            answers.push(apply(&transaction, &self.seal, key, op, now, &mut writes)?);
+        }
+        let before = self.writes;
+        self.writes = before.wrapping_add(writes);
+        if before / SWEEP_EVERY != self.writes / SWEEP_EVERY {
+            transaction.prepare_cached(SWEEP)?.execute(params![clamp(now), SWEEP_AT_ONCE])?;
         }
         transaction.commit()?;
-        Ok(Ok(step.applied))
+        Ok(answers)
     }
+}
+
+/// One step inside a transaction. What it cannot do is found before it writes anything.
+fn apply(
+    transaction: &Connection,
+    seal: &Seal,
+    key: &StoreKey,
+    op: &Op,
+    now: UnixMillis,
+    writes: &mut u64,
+) -> Result<Result<Applied, StoreError>, rusqlite::Error> {
+    let before = match read(transaction, key)?.map(|bytes| seal.decode(key, &bytes)).transpose() {
+        Ok(before) => before,
+        Err(error) => return Ok(Err(error)),
+    };
+    let was = before.as_ref().map(Columns::of);
+    let step = apply_op(before, op, now);
+    let encoded = |(key, record): (&StoreKey, &Record)| seal.encode(key, record, 0);
+    let own = step.write.as_ref().map(|record| (key, record)).map(encoded).transpose();
+    let created = step.create.as_ref().map(|(key, record)| (key, record)).map(encoded).transpose();
+    let (own, created) = match (own, created) {
+        (Ok(own), Ok(created)) => (own, created),
+        (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+    };
+    if let Some(((new, record), bytes)) = step.create.as_ref().zip(created) {
+        if transaction.prepare_cached(EXISTS)?.exists(params![new.as_bytes()])? {
+            return Ok(Ok(Applied { outcome: Outcome::Collision, record: None, moved_to: None }));
+        }
+        write(transaction, new, &bytes, &Columns::of(record), None)?;
+    }
+    if let Some((record, bytes)) = step.write.as_ref().zip(own) {
+        write(transaction, key, &bytes, &Columns::of(record), was.as_ref())?;
+        *writes += 1;
+    }
+    Ok(Ok(step.applied))
 }
 
 fn unavailable(
@@ -270,9 +403,13 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-const DEADLINE: Duration = Duration::from_secs(8);
+const DEADLINE: Duration = crate::store::TIME_LIMIT;
 /// Probes of a balancer come each second or so.
 const HEALTH_DEADLINE: Duration = Duration::from_millis(800);
 /// Calls that wait for the thread; more wait in their own tasks, up to their deadline.
 const QUEUE: usize = 1024;
 const SWEEP_EVERY: u64 = 256;
+/// A read is held up while another process opens the file for the first time or mends it, and by nothing else.
+const READ_RETRY: Duration = Duration::from_millis(500);
+/// Steps in one transaction. It holds up other processes meanwhile.
+const TOGETHER: usize = 64;

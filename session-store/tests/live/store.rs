@@ -119,6 +119,25 @@ async fn a_restart_is_survived_and_damage_is_an_error() {
     add(&store, &key).await;
 }
 
+/// Redis Cluster is not offered, and a node of one is not taken for a single server.
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn a_cluster_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--cluster-enabled", "yes"];
+    let _node = Server::start("redis-server", port, folder.path(), &arguments.map(String::from));
+    let store = session_store::connect(&format!("redis://127.0.0.1:{port}")).await.unwrap();
+    let begin = Instant::now();
+    let error = store.load(&key_of_nobody()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("Redis Cluster") && begin.elapsed() < Duration::from_secs(2),
+        "{error}"
+    );
+    let error = session_store::connect("redis+cluster://h").await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("Redis Cluster is not offered"), "{error}");
+}
+
 /// A replica is no place for sessions, and says so instead of serving old ones.
 #[tokio::test]
 #[ignore = "needs redis-server: ./test.sh runs it"]
