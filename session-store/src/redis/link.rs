@@ -323,7 +323,8 @@ impl Link {
         };
         let (name, address) = (found.name(), found.address.clone());
         let lane = || open(address.clone(), self.login(), RESPONSE, &self.settings.transport);
-        let (first, second) = tokio::try_join!(lane(), lane()).map_err(|failure| failure.at(&name))?;
+        let first = lane().await.map_err(|failure| failure.at(&name))?;
+        let second = lane().await.map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
         self.check(&first, &found).await.map_err(|failure| failure.at(&name))?;
         Ok((found, [first, second]))

@@ -1,6 +1,6 @@
 //! Sessions in Redis 6.2 or newer: one server, or the master that Sentinel names.
 //!
-//! One string per session. A step reads it, decides with [`apply_op`], and writes with a script that compares the first bytes of what was
+//! One string per session. A step reads it, decides with [`apply_op`](crate::apply_op), and writes with a script that compares the first bytes of what was
 //! read, so nothing is lost between several hosts; it starts again with the newer bytes when they changed. The same script keeps a sorted
 //! set of each user's sessions (the member is the session's key, the score its deadline), named by the hash of the user.
 //!

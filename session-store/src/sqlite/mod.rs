@@ -56,16 +56,19 @@ enum Job {
     Step(Box<Step>),
 }
 
+/// What the thread answers: the file's failure, or the store's.
+type Answer<T> = Result<Result<T, StoreError>, rusqlite::Error>;
+
 struct Load {
     key: StoreKey,
-    answer: oneshot::Sender<Result<Result<Option<Vec<u8>>, StoreError>, rusqlite::Error>>,
+    answer: oneshot::Sender<Answer<Option<Vec<u8>>>>,
 }
 
 struct Step {
     key: StoreKey,
     op: Op,
     until: Instant,
-    answer: oneshot::Sender<Result<Result<Applied, StoreError>, rusqlite::Error>>,
+    answer: oneshot::Sender<Answer<Applied>>,
 }
 
 struct Worker {
@@ -191,7 +194,7 @@ impl SqliteStore {
         action: &'static str,
         deadline: Duration,
         job: Job,
-        answered: oneshot::Receiver<Result<Result<T, StoreError>, rusqlite::Error>>,
+        answered: oneshot::Receiver<Answer<T>>,
     ) -> Result<T, StoreError> {
         let all = async {
             self.jobs.send(job).await.map_err(|_| unavailable(&self.path, action, "its thread has ended"))?;
@@ -360,7 +363,7 @@ fn apply(
     op: &Op,
     now: UnixMillis,
     writes: &mut u64,
-) -> Result<Result<Applied, StoreError>, rusqlite::Error> {
+) -> Answer<Applied> {
     let before = match read(transaction, key)?.map(|bytes| seal.decode(key, &bytes)).transpose() {
         Ok(before) => before,
         Err(error) => return Ok(Err(error)),
