@@ -246,7 +246,11 @@ fn targets(answers: &[Record], additionals: &[Record]) -> Vec<Target> {
     let mut addresses: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for record in additionals {
         if let Some(found) = address(record) {
-            addresses.entry(record.name.to_ascii().to_lowercase()).or_default().push(found);
+            let known = addresses.entry(record.name.to_ascii().to_lowercase()).or_default();
+            // Consul repeats the record for each instance of the host.
+            if !known.contains(&found) {
+                known.push(found);
+            }
         }
     }
     let target = |record: &Record| {

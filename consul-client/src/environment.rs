@@ -18,6 +18,10 @@ pub(crate) struct Environment {
 
 /// What of it is about TLS.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "read, so that what is wrong is told, and not used")
+)]
 pub(crate) struct TlsEnvironment {
     pub(crate) on: bool,
     /// `CONSUL_HTTP_SSL_VERIFY=false`.

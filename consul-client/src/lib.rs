@@ -36,9 +36,13 @@
 //! | `testing` | `testing`: an in-process Consul for tests |
 //!
 //! A call is built by a pure function, sent by one file (`transport`), decoded by a pure function. Waits have deadlines, repetitions
-//! have jitter and end with the call's deadline, connections are capped below the server's limit per address. Events go to
-//! `tracing`: `consul call is repeated` (debug), `consul watch failed` (warn) and `consul watch recovered`, `consul lock acquired` (info)
-//! and `consul lock lost` (warn), with the fields `endpoint` or `key`, and `error`, `why`, `fence`, `delay_ms` or `seconds`.
+//! have jitter and end with the call's deadline, connections are capped below the server's limit per address.
+//!
+//! Events go to `tracing`, with the fields `endpoint`, `key`, `prefix` or `id`, and `error`, `why`, `fence`, `delay_ms` or `seconds`:
+//! at warn `consul watch failed`, `consul lock lost`, `consul semaphore: slot lost`, `consul ephemeral key lost`, `consul election: cannot
+//! stand`, `consul registration failed`, `consul token cannot be fetched anew`; at info `consul watch recovered`, `consul lock acquired`,
+//! `consul registration recovered`, `consul registration: the agent forgot it, registering again`; at debug `consul call is repeated` and each
+//! single attempt that failed. Values, tokens and session ids are in none.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -57,7 +57,9 @@ async fn everything_recovers_by_itself_and_nobody_storms() {
         shows(watch, &["web-1"]).await;
     }
     let stand = |name: &'static str| -> Election {
-        client.election("outage/leader").ttl(Duration::from_secs(10)).value(name).campaign().unwrap()
+        // Sessions live for twice their TTL after the new leader, and then the lock delay.
+        let election = client.election("outage/leader").ttl(Duration::from_secs(10));
+        election.lock_delay(Duration::from_secs(1)).value(name).campaign().unwrap()
     };
     let elections = [stand("one"), stand("two")];
     eventually("one leads", async || elections.iter().any(|one| one.leadership().is_some())).await;
