@@ -1,7 +1,10 @@
 //! The networks of the swarm.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -81,14 +84,26 @@ impl Networks {
         Ok(all.into_iter().find(|network| network.name == name || network.id.as_str() == name))
     }
 
-    /// Removes a network.
+    /// Removes a network, and waits until it is gone: the managers only mark it at first, and its name and addresses are free a
+    /// moment later.
     ///
     /// # Errors
-    /// [`Error::is_not_found`] if it does not exist; [`Error::is_in_use`] while a service or task is attached to it.
+    /// [`Error::is_not_found`] if it does not exist; [`Error::is_in_use`] while a service or task is attached to it;
+    /// [`Error::Deadline`] if it was marked and is still there after 20 seconds.
     pub async fn remove(&self, name: impl AsRef<str>) -> Result<()> {
         let network = self.get(name.as_ref()).await?;
         let what = format!("remove network {:?}", name.as_ref());
-        self.client.call_unit(Request::delete(what, &["networks", network.id.as_str()])).await
+        let request = Request::delete(what.clone(), &["networks", network.id.as_str()]);
+        self.client.call_unit(request).await?;
+        let start = Instant::now();
+        while self.get_opt(network.id.as_str()).await?.is_some() {
+            if start.elapsed() >= GONE_WITHIN {
+                let last = "the managers still list it".to_owned();
+                return Err(Error::Deadline { what, after: GONE_WITHIN, last });
+            }
+            sleep(POLL_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn listed(&self, filters: &[(&str, &str)]) -> Result<Vec<Network>> {
@@ -102,3 +117,7 @@ impl Networks {
         Ok(networks)
     }
 }
+
+/// As long as the managers work on one request.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(100);

@@ -132,7 +132,9 @@ async fn a_rotation_that_fails_keeps_what_was_before() {
 
 #[tokio::test]
 async fn secrets_configs_and_networks_are_made_and_removed_by_exact_names() {
-    let engine = Engine::start(|asked| match asked.line().as_str() {
+    // A network that was removed is listed for a while.
+    let lists_after_removal = AtomicUsize::new(usize::MAX);
+    let engine = Engine::start(move |asked| match asked.line().as_str() {
         "POST /secrets/create" | "POST /configs/create" => Reply::Json(201, json!({"ID": "new"})),
         "GET /configs/c" => Reply::ok(json!({"ID": "c1", "Version": {"Index": 3}, "Spec": {"Name": "c", "Labels": {}, "Data": "aGk="}})),
         "GET /configs/c1" => Reply::ok(json!({"ID": "c1xx", "Spec": {"Name": "c"}})),
@@ -140,11 +142,21 @@ async fn secrets_configs_and_networks_are_made_and_removed_by_exact_names() {
         "DELETE /configs/c1" => Reply::refuse(400, "rpc error: code = InvalidArgument desc = config 'c' is in use by the following service: web"),
         "POST /networks/create" => Reply::Json(201, json!({"Id": "net", "Warning": ""})),
         "GET /swarm" => Reply::ok(json!({"ID": "s"})),
-        "GET /networks" => Reply::ok(json!([
-            {"Id": "n0", "Name": "back", "Scope": "local", "Driver": "bridge", "Labels": {}},
-            {"Id": "n1", "Name": "back", "Scope": "swarm", "Driver": "overlay", "Labels": {"a": "b"}, "Attachable": true},
-        ])),
-        "DELETE /networks/n1" => Reply::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        "GET /networks" => {
+            let left = lists_after_removal.load(Ordering::Relaxed);
+            let mut networks = vec![json!({"Id": "n0", "Name": "back", "Scope": "local", "Driver": "bridge", "Labels": {}})];
+            if left > 0 {
+                networks.push(json!({"Id": "n1", "Name": "back", "Scope": "swarm", "Driver": "overlay", "Labels": {"a": "b"}}));
+            }
+            if left != usize::MAX {
+                lists_after_removal.store(left.saturating_sub(1), Ordering::Relaxed);
+            }
+            Reply::ok(json!(networks))
+        }
+        "DELETE /networks/n1" => {
+            lists_after_removal.store(2, Ordering::Relaxed);
+            Reply::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())
+        }
         line => Reply::refuse(404, line),
     })
     .await;
@@ -170,6 +182,7 @@ async fn secrets_configs_and_networks_are_made_and_removed_by_exact_names() {
     assert_eq!(client.networks().get("back").await.unwrap().id.as_str(), "n1");
     assert!(client.networks().get_opt("n0").await.unwrap().is_none());
     client.networks().remove("back").await.unwrap();
+    assert!(client.networks().get_opt("back").await.unwrap().is_none(), "it waited");
 }
 
 #[tokio::test]
