@@ -13,8 +13,10 @@ mod swarm_stack;
 mod swarm_surface;
 mod swarm_watch;
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use lab::{Host, Lab, Leaders};
 use support::{DownAtLast, image, left_overs};
 
@@ -32,24 +34,82 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     lab.hosts().iter().for_each(image);
     told("lab up, images on its hosts", start);
 
-    swarm::a_service_of_raw_fields_keeps_them_all_when_it_is_scaled(&lab).await;
-    swarm::changes_by_many_writers_at_once_all_land(&lab).await;
-    swarm_surface::tokens_roles_secrets_networks_logs(&lab).await;
-    swarm_rollouts::each_end_of_a_rollout_is_a_value(&lab).await;
-    swarm_rollouts::a_rollback_goes_past_a_scale(&lab).await;
-    swarm_watch::a_change_of_a_task_is_seen_within_a_second(&lab).await;
-    swarm_watch::endpoints_of_all_kinds(&lab).await;
-    swarm_moves::a_drain_and_a_rebalance_cost_no_capacity(&lab).await;
-    swarm_stack::a_stack_is_planned_applied_and_pruned(&lab).await;
-    swarm_surface::a_locked_manager_is_unlocked(&lab).await;
-    swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab).await;
-    swarm_watch::a_watch_outlives_the_leader(&lab).await;
-    consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab).await;
-    sessions::sessions_outlive_the_redis_master(&lab).await;
+    // One that fails does not keep the others from being told.
+    let mut failed = Vec::new();
+    case(
+        &mut failed,
+        "a_service_of_raw_fields_keeps_them_all_when_it_is_scaled",
+        swarm::a_service_of_raw_fields_keeps_them_all_when_it_is_scaled(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "changes_by_many_writers_at_once_all_land",
+        swarm::changes_by_many_writers_at_once_all_land(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "tokens_roles_secrets_networks_logs",
+        swarm_surface::tokens_roles_secrets_networks_logs(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "each_end_of_a_rollout_is_a_value",
+        swarm_rollouts::each_end_of_a_rollout_is_a_value(&lab),
+    )
+    .await;
+    case(&mut failed, "a_rollback_goes_past_a_scale", swarm_rollouts::a_rollback_goes_past_a_scale(&lab))
+        .await;
+    case(
+        &mut failed,
+        "a_change_of_a_task_is_seen_within_a_second",
+        swarm_watch::a_change_of_a_task_is_seen_within_a_second(&lab),
+    )
+    .await;
+    case(&mut failed, "endpoints_of_all_kinds", swarm_watch::endpoints_of_all_kinds(&lab)).await;
+    case(
+        &mut failed,
+        "a_drain_and_a_rebalance_cost_no_capacity",
+        swarm_moves::a_drain_and_a_rebalance_cost_no_capacity(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "a_stack_is_planned_applied_and_pruned",
+        swarm_stack::a_stack_is_planned_applied_and_pruned(&lab),
+    )
+    .await;
+    case(&mut failed, "a_locked_manager_is_unlocked", swarm_surface::a_locked_manager_is_unlocked(&lab))
+        .await;
+    case(
+        &mut failed,
+        "a_client_of_three_managers_outlives_the_one_it_used",
+        swarm::a_client_of_three_managers_outlives_the_one_it_used(&lab),
+    )
+    .await;
+    case(&mut failed, "a_watch_outlives_the_leader", swarm_watch::a_watch_outlives_the_leader(&lab)).await;
+    case(
+        &mut failed,
+        "watches_and_a_lock_outlive_the_loss_of_a_host",
+        consul::watches_and_a_lock_outlive_the_loss_of_a_host(&lab),
+    )
+    .await;
+    case(&mut failed, "sessions_outlive_the_redis_master", sessions::sessions_outlive_the_redis_master(&lab))
+        .await;
+    assert!(failed.is_empty(), "failed: {failed:?}");
 
     lab.down().await.unwrap();
     assert_eq!(left_overs(), Vec::<String>::new());
     told("all", start);
+}
+
+async fn case(failed: &mut Vec<&'static str>, name: &'static str, walk: impl Future<Output = ()>) {
+    if AssertUnwindSafe(Box::pin(walk)).catch_unwind().await.is_err() {
+        println!("FAILED {name}");
+        failed.push(name);
+    }
 }
 
 /// A host that does not lead this cluster and, unless the leaders are scattered over all hosts, no other one either.

@@ -75,7 +75,8 @@ pub(crate) async fn endpoints_of_all_kinds(lab: &Lab) {
     assert_eq!(ips.len(), 2, "{addresses:?}");
     assert_eq!(services.task_addresses("rr", None).await.unwrap(), addresses);
     assert!(!ips.contains(&virtual_ips[0].ip));
-    let outcome = converge(&swarm, "vip").await;
+    let rollout = services.rollout("vip").stable_for(Duration::from_secs(1));
+    let outcome = rollout.wait(Duration::from_secs(8)).await.unwrap();
     let ingress = services.ingress_endpoints("vip").await.unwrap();
     if outcome.is_success() {
         let nodes: HashSet<_> = ingress.iter().map(|endpoint| endpoint.node_name.clone()).collect();
