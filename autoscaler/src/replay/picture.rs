@@ -35,7 +35,16 @@ fn strip(svg: &mut String, report: &Report, model: &PlantModel, top: f64, highes
     let bottom = top + STRIP;
     let x = |second: u64| LEFT + (WIDTH - LEFT - RIGHT) * second as f64 / report.seconds.max(1) as f64;
     let y = |load: f64| bottom - STRIP * load / highest;
-    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\">{}</text>", top - 6.0, escaped(&report.to_string()));
+    let said = format!(
+        "{}: {} s of overload in {} s, cost {:.2}, {} changes of the count, {} turns",
+        report.name,
+        report.overload_seconds,
+        report.seconds,
+        report.cost_ratio,
+        report.actions,
+        report.direction_changes
+    );
+    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\">{}</text>", top - 6.0, escaped(&said));
     let _ = writeln!(
         svg,
         "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" fill=\"#555\">{highest:.0}</text>\n\
