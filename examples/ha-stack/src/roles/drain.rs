@@ -119,7 +119,8 @@ impl Drainer for GatewayDrains {
 impl GatewayDrains {
     async fn ask_all(&self, instances: &[String]) -> Result<Vec<(String, u64)>> {
         let gateways = super::scaler::gateways(&self.consul).await?;
-        ensure!(!gateways.is_empty(), "Consul knows no gateway");
+        // Where there is none there is nothing to take back.
+        ensure!(!gateways.is_empty() || instances.is_empty(), "Consul knows no gateway");
         let ask = Ask { instances: instances.iter().cloned().collect() };
         let ask = &ask;
         let asked = gateways.iter().map(|(host, address)| async move {
