@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod journal;
 pub mod labels;
 pub mod liveness;
+pub mod prometheus;
 pub mod registrar;
 pub mod scaler;
 pub mod scaler_policy;

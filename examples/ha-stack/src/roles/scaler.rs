@@ -24,6 +24,7 @@ use super::admin::LoadSeen;
 use super::drain::GatewayDrains;
 use super::journal::ConsulJournal;
 use super::labels;
+use super::prometheus::{Prometheus, Query, Together};
 use super::scaler_policy::{self, Buffered};
 use super::swarm_target::SwarmTarget;
 use crate::cli::SpecArgs;
@@ -49,6 +50,12 @@ pub struct ScalerArgs {
     /// A policy as TOML; instead of the flags above and of the service's labels. Signals: in_flight, rate, p95_ms
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// A Prometheus endpoint to ask for more signals
+    #[arg(long, value_name = "URL", requires = "signal")]
+    prometheus: Option<reqwest::Url>,
+    /// A signal of the policy and the query that gives it; may be repeated
+    #[arg(long, value_name = "NAME=PROMQL", requires_all = ["prometheus", "policy"])]
+    signal: Vec<Query>,
     /// Decide and tell, but write nothing
     #[arg(long)]
     shadow: bool,
@@ -80,10 +87,16 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     let (journal, figures) = Counted::new(ConsulJournal::new(consul.clone(), &args.service), &args.service);
     let stop = CancellationToken::new();
     metrics::server::serve(args.metrics, Arc::new(move || figures.page()), stop.clone());
+    let gateways = Gateways { consul: consul.clone(), http, all_answer: Arc::clone(&all_answer) };
+    let mut sources: Vec<Box<dyn SignalSource>> = vec![Box::new(gateways)];
+    if let Some(base) = args.prometheus {
+        let http = load::client(PROMETHEUS_TIMEOUT)?;
+        sources.push(Box::new(Prometheus { base, http, queries: args.signal }));
+    }
     let controller = Controller::new(
         &args.service,
         scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN),
-        Arc::new(Gateways { consul: consul.clone(), http, all_answer: Arc::clone(&all_answer) }),
+        Together(sources),
         Buffered { target: SwarmTarget::new(swarm.clone(), &args.service), gateways: all_answer },
         Arc::new(ConsulLease {
             consul: consul.clone(),
@@ -265,6 +278,8 @@ const LOCK_TTL: Duration = Duration::from_secs(10);
 const LOCK_DELAY: Duration = Duration::from_secs(1);
 /// A gateway that takes longer is silent; well below the time that the controller gives all signals together.
 const GATEWAY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Below the second that the controller gives all signals together.
+const PROMETHEUS_TIMEOUT: Duration = Duration::from_millis(800);
 /// What is in flight at gateways that did not answer: zero, or unknown.
 const UNSEEN: &str = "in_flight_unseen";
 /// Requests a second, and the 95th percentile of their latency in milliseconds; for policies of one's own.
