@@ -19,6 +19,8 @@ fn read(bytes: &[u8]) {
     let _ = record.gone(u64::MAX);
     let _ = apply_op(Some(record.clone()), &Patch::new().set("a", *b"1").add("b", 1).commit(), u64::MAX);
     if let Ok(again) = codec::encode(&record, 0) {
-        assert_eq!(codec::decode(&again).expect("what was written is read"), record);
+        // Times of commits are kept to the second: a forged one may move once, and then stays.
+        let read = codec::decode(&again).expect("what was written is read");
+        assert_eq!(codec::encode(&read, 0).expect("what was read is written"), again);
     }
 }

@@ -310,7 +310,8 @@ mod tests {
                 let _ = record.gone(u64::MAX);
                 let _ = apply_op(Some(record.clone()), &Patch::new().set("cart", *b"1").add("views", 1).commit(), u64::MAX);
                 if let Ok(again) = encode(&record, 7) {
-                    prop_assert_eq!(decode(&again).unwrap(), record);
+                    // Times of commits are kept to the second: a forged one may move once, and then stays.
+                    prop_assert_eq!(encode(&decode(&again).unwrap(), 7).unwrap(), again);
                 }
             }
         }
