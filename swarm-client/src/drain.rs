@@ -76,7 +76,7 @@ impl Nodes {
             Ok(drained) => drained,
             Err(error) => {
                 warn!(node = node.hostname(), %error, "the drain is taken back");
-                let back = self.take_back(&node).await;
+                let back = Box::pin(self.take_back(&node)).await;
                 let set = self.set_availability(node.id.as_str(), before).await;
                 if let Some(also) = back.err().or(set.err()) {
                     warn!(node = node.hostname(), error = %also, "it could not be taken back whole; drain it again");
@@ -87,7 +87,7 @@ impl Nodes {
         self.set_availability(node.id.as_str(), Availability::Drain).await?;
         let empty = self.wait_empty(&node, end).await;
         // The node is drained, so nothing comes back to it without the marks.
-        self.take_back(&node).await?;
+        Box::pin(self.take_back(&node)).await?;
         empty?;
         info!(node = node.hostname(), moved = drained.moved.len(), "drained");
         Ok(drained)

@@ -73,7 +73,8 @@ impl Rollout {
         let mut failure: Option<Error> = None;
         loop {
             let left = deadline.saturating_sub(start.elapsed());
-            match timeout(left, self.look(&mut state, &mut found, start)).await {
+            // Boxed: every future that waits for a rollout would carry it.
+            match timeout(left, Box::pin(self.look(&mut state, &mut found, start))).await {
                 Ok(Ok(Some(outcome))) => return Ok(outcome),
                 Ok(Ok(None)) => failure = None,
                 Ok(Err(error)) if error.is_not_found() && found.is_some() => return Ok(Outcome::Removed),

@@ -309,7 +309,7 @@ impl Platform for SwarmPlatform {
     }
 
     async fn backends(&self) -> Vec<Backend> {
-        self.health().await
+        Box::pin(self.health()).await
     }
 
     async fn events(&self) -> Result<Vec<Happening>> {
