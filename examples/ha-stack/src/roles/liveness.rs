@@ -2,7 +2,7 @@
 //! its host ends it, and Swarm replaces it then.
 //!
 //! Careful on purpose: an instance that is merely slow would be slower still with one instance less. It must have been
-//! silent for [`SILENT`], not just unready, and a host ends one replica in [`PAUSE`] at most.
+//! silent for ten seconds, not just unready, and a host ends one replica in half a minute at most.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
