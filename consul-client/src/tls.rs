@@ -257,6 +257,13 @@ impl ServerCertVerifier for AnyCertificate {
 mod tests {
     use super::*;
 
+    /// Features are the sum of what every crate of a program asks for: ours must not leave the HTTP library of others without
+    /// a cryptographic provider, where building a client panics.
+    #[test]
+    fn other_users_of_the_http_library_go_on_building_clients() {
+        assert!(reqwest::Client::builder().build().is_ok());
+    }
+
     #[test]
     fn a_missing_or_wrong_file_is_named() {
         let dir = tempfile::tempdir().unwrap();

@@ -314,9 +314,9 @@ async fn what_cannot_start_says_why() {
         line.contains("--listen") && line.contains(&listen) && line.contains("another program"),
         "{line}"
     );
-    let settings = Settings { session: "rediss://:secret@h".into(), ..Settings::default() };
+    let settings = Settings { session: "ftp://:secret@h".into(), ..Settings::default() };
     let line = format!("{:#}", web::serve(settings, listener, async {}).await.unwrap_err());
-    assert!(line.contains("--session") && line.contains("rediss://") && !line.contains("secret"), "{line}");
+    assert!(line.contains("--session") && line.contains("ftp://") && !line.contains("secret"), "{line}");
 }
 
 async fn fetch(address: SocketAddr, path: &str) -> std::io::Result<String> {
