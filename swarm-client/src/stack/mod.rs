@@ -14,7 +14,8 @@
 //! let stack = Stack::new("shop")
 //!     .network("back", NetworkSpec::overlay("back"))
 //!     .secret("pw", "hunter2")
-//!     .service(ServiceSpec::builder("web", "web:1").network("back").build(), ["pw"], []);
+//!     .config("site", "workers = 4")
+//!     .service(ServiceSpec::builder("web", "web:1").network("back").build(), ["pw"], ["site"]);
 //! let plan = stack.plan(&swarm, &PlanOptions::default()).await?;
 //! println!("{plan}"); // "create network shop_back", …
 //! plan.apply(&swarm, Duration::from_secs(60)).await?;
