@@ -2,7 +2,7 @@
 //!
 //! - [`cli`]: the commands and their flags.
 //! - [`roles`]: what runs in a container: gateway, registrar, scaler.
-//! - [`platform`]: where the stack runs: child processes of this machine, or services of a Docker Swarm.
+//! - [`platform`]: where the stack runs: child processes of this machine, services of a Docker Swarm, or plain engines.
 //! - [`dashboard`]: the page that shows all of it, and what may be changed there; [`metrics`]: the same for Prometheus.
 //! - [`images`]: the roles' images, built from the running program.
 //! - [`demo`]: the story, its users and the verdict.

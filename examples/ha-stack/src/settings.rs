@@ -14,6 +14,8 @@ pub enum PlatformName {
     Local,
     /// Services of a Docker Swarm, with Consul and Redis.
     Swarm,
+    /// Containers on plain engines without Swarm mode, with Consul and Redis.
+    Engines,
 }
 
 /// How Docker, Consul and Redis are reached.

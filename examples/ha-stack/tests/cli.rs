@@ -163,13 +163,50 @@ fn no_stack_is_said_by_status_and_scale() {
 
 #[test]
 fn every_command_shows_an_example() {
-    for command in
-        ["up", "demo", "status", "top", "scale", "images", "load", "gateway", "registrar", "scaler", "web"]
-    {
+    let commands = [
+        "up",
+        "demo",
+        "status",
+        "top",
+        "scale",
+        "images",
+        "load",
+        "gateway",
+        "registrar",
+        "scaler",
+        "web",
+        "engines",
+    ];
+    for command in commands {
         let out = ha_stack(&[command, "--help"]).output().unwrap();
         let help = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success() && help.contains("Example:"), "{command}: {help}");
     }
+    for verb in ["join", "info", "ps", "run", "scale", "rm", "watch"] {
+        let out = ha_stack(&["engines", verb, "--help"]).output().unwrap();
+        let help = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && help.contains("Example:"), "engines {verb}: {help}");
+    }
+}
+
+#[test]
+fn a_pool_that_can_not_be_used_is_named_with_its_setting() {
+    refused(&["engines", "info"], &["--engines", "tcp://IP:2375"]);
+    refused(&["engines", "ps", "--discovery", "nodes://h1"], &["--discovery", "\"h1\"", "no port"]);
+    refused(&["engines", "ps", "--discovery", "file:///nowhere/engines"], &["/nowhere/engines"]);
+    refused(
+        &["engines", "info", "--discovery", "nodes://h1:2375", "--filters", "luck"],
+        &["--filters", "\"luck\"", "containerslots"],
+    );
+    let dead = ["engines", "run", "--discovery", "nodes://127.0.0.1:1"];
+    refused(&[&dead[..], &["web:1"]].concat(), &["\"web\"", "127.0.0.1:1", "health: it does not answer"]);
+    refused(&[&dead[..], &["-c", "1==2", "web:1"]].concat(), &["\"1==2\"", "key==value"]);
+    refused(&[&dead[..], &["-p", "eighty", "web:1"]].concat(), &["--publish", "\"eighty\""]);
+    refused(&["engines", "watch", "--discovery", "nodes://127.0.0.1:1"], &["--discovery", "consul://"]);
+    refused(
+        &["demo", "--platform", "engines", "--engines", "h1=tcp://127.0.0.1:1"],
+        &["HA_STACK_ENGINES", "127.0.0.1:1"],
+    );
 }
 
 #[test]

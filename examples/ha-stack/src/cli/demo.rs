@@ -46,7 +46,7 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
     let spec = StackSpec { calm: CALM, down_percent_a_minute: 100, ..StackSpec::default() };
     let scale_out_promise = match args.platform.platform {
         PlatformName::Local => 15.0,
-        PlatformName::Swarm => 30.0,
+        PlatformName::Swarm | PlatformName::Engines => 30.0,
     };
     let pace = Pace { faults: !args.no_faults, scale_out_promise, ..Pace::default() };
     // A free port, so that a running stack is not in the way.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::platform::Platform;
 use crate::platform::StackSpec;
+use crate::platform::engines::EnginesPlatform;
 use crate::platform::local::LocalPlatform;
 use crate::platform::swarm::SwarmPlatform;
 use crate::progress::Progress;
@@ -18,6 +19,7 @@ use crate::roles;
 use crate::settings::{Backends, PlatformName, Secret};
 
 pub mod demo;
+pub mod engines;
 #[cfg(target_os = "linux")]
 pub mod faults;
 pub mod images;
@@ -48,7 +50,9 @@ enum Command {
     #[command(after_help = "Example:\n  ha-stack up --listen 127.0.0.1:8080\n  ha-stack up --platform swarm")]
     Up(up::UpArgs),
     /// Play the story: log in, scale, power off, load; ends with a verdict
-    #[command(after_help = "Example:\n  ha-stack demo --json\n  ha-stack demo --platform swarm --no-faults")]
+    #[command(
+        after_help = "Example:\n  ha-stack demo --json\n  ha-stack demo --platform swarm --no-faults\n  ha-stack demo --platform engines --json"
+    )]
     Demo(demo::DemoArgs),
     /// Let things go wrong in a lab, one after the other under steady load, and report what users saw
     #[cfg(target_os = "linux")]
@@ -71,6 +75,12 @@ enum Command {
         after_help = "Example:\n  ha-stack images build --out ./contexts\n  ha-stack images load"
     )]
     Images(images::ImagesCommand),
+    /// Run containers on plain engines, without Swarm mode: placed, listed, scaled, watched
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ha-stack engines info --discovery nodes://198.18.0.[11:13]:2375\n  ha-stack engines run --name front -p 80:80 nginx:1\nThere is no Docker API endpoint in front of the pool: these commands are its front."
+    )]
+    Engines(engines::EnginesCommand),
     /// Send a bounded load, and say what came of it
     #[command(
         after_help = "Example:\n  ha-stack load --url http://127.0.0.1:8080/work?ms=100 --workers 40 --seconds 20"
@@ -194,6 +204,10 @@ impl Command {
             Self::Replica(settings) => return replica::run(settings).await,
             // Pure arithmetic: a signal ends it as it ends any program.
             Self::Replay(args) => return replay::run(&args),
+            // A watchdog gives its lock back.
+            Self::Engines(command @ engines::EnginesCommand::Watch { .. }) => {
+                return engines::run(command, backends, stop).await;
+            }
             _ => {}
         }
         cancel_on_signal(stop.clone())?;
@@ -207,6 +221,7 @@ impl Command {
             Self::Top(args) => top::run(args, backends, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
+            Self::Engines(command) => engines::run(command, backends, stop).await,
             Self::Images(command) => unless_interrupted(&stop, images::run(command, backends)).await,
             Self::Gateway(_)
             | Self::Registrar(_)
@@ -232,6 +247,7 @@ pub async fn platform(
     Ok(match args.platform {
         PlatformName::Local => Arc::new(LocalPlatform::new(spec.clone(), listen)),
         PlatformName::Swarm => Arc::new(SwarmPlatform::connect(spec.clone(), backends.clone()).await?),
+        PlatformName::Engines => Arc::new(EnginesPlatform::connect(spec.clone(), backends.clone()).await?),
     })
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::PlatformArgs;
 use crate::control;
-use crate::platform::{Platform, StackSpec};
+use crate::platform::StackSpec;
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `scale`.
@@ -65,11 +65,11 @@ pub async fn run(args: ScaleArgs, backends: Backends) -> Result<ExitCode> {
                 Replicas::Auto => client.release().await?,
             }
         }
-        (PlatformName::Swarm, replicas) => {
-            let swarm = crate::platform::swarm::SwarmPlatform::connect(spec, backends).await?;
+        (_, replicas) => {
+            let platform = super::platform(&args.platform, 0, &spec, &backends).await?;
             match replicas {
-                Replicas::Count(count) => swarm.scale(count, hold).await?,
-                Replicas::Auto => swarm.release().await?,
+                Replicas::Count(count) => platform.scale(count, hold).await?,
+                Replicas::Auto => platform.release().await?,
             }
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::PlatformArgs;
 use crate::control;
-use crate::platform::{Platform, StackSpec, Status};
+use crate::platform::{StackSpec, Status};
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `status`.
@@ -30,11 +30,7 @@ pub async fn run(args: StatusArgs, backends: Backends) -> Result<ExitCode> {
         PlatformName::Local => {
             control::Client::new(args.platform.control, args.platform.token.as_ref())?.status().await?
         }
-        PlatformName::Swarm => {
-            let swarm =
-                crate::platform::swarm::SwarmPlatform::connect(StackSpec::default(), backends).await?;
-            swarm.status().await?
-        }
+        _ => super::platform(&args.platform, 0, &StackSpec::default(), &backends).await?.status().await?,
     };
     if args.json {
         println!("{}", serde_json::to_string(&status)?);

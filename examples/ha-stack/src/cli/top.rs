@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +15,7 @@ use crate::control;
 use crate::dashboard::sampler::{Sampler, Start};
 use crate::dashboard::source::PlatformSource;
 use crate::load;
-use crate::platform::{StackSpec, swarm::SwarmPlatform};
+use crate::platform::StackSpec;
 use crate::settings::{Backends, PlatformName};
 
 mod draw;
@@ -67,10 +66,10 @@ impl Looker {
                 let token = args.platform.token.as_ref();
                 return Ok(Self::Control(control::Client::new(args.platform.control, token)?));
             }
-            PlatformName::Swarm => SwarmPlatform::connect(StackSpec::default(), backends).await?,
+            _ => super::platform(&args.platform, 0, &StackSpec::default(), &backends).await?,
         };
         let target = StackSpec::default().target_in_flight;
-        let sampler = Sampler::new(PlatformSource::new(Arc::new(platform), target), LOOK);
+        let sampler = Sampler::new(PlatformSource::new(platform, target), LOOK);
         tokio::spawn(sampler.clone().run(stop.clone()));
         Ok(Self::Here(sampler))
     }

@@ -15,18 +15,19 @@ pub mod rootfs;
 /// An image of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// `web`, `gateway`, `registrar` or `scaler`.
+    /// `web`, `gateway`, `registrar`, `scaler` or `engines`.
     pub name: &'static str,
     /// Its Dockerfile.
     pub dockerfile: &'static str,
 }
 
 /// Every image of the stack.
-pub const IMAGES: [Image; 4] = [
+pub const IMAGES: [Image; 5] = [
     Image { name: "web", dockerfile: include_str!("../../images/web/Dockerfile") },
     Image { name: "gateway", dockerfile: include_str!("../../images/gateway/Dockerfile") },
     Image { name: "registrar", dockerfile: include_str!("../../images/registrar/Dockerfile") },
     Image { name: "scaler", dockerfile: include_str!("../../images/scaler/Dockerfile") },
+    Image { name: "engines", dockerfile: include_str!("../../images/engines/Dockerfile") },
 ];
 
 /// The images' common root file system and the tag that stands for its content.

@@ -1,7 +1,7 @@
 //! Where the stack runs: the small set of verbs that `up`, `demo`, `scale` and `status` need, and who provides them.
 //!
 //! [`local`] starts replicas as child processes of this machine; [`swarm`] runs everything as services of a Docker
-//! Swarm.
+//! Swarm; [`engines`] runs it on plain engines, without Swarm mode.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,13 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
 
+mod args;
+pub mod engines;
+mod front;
+#[cfg(target_os = "linux")]
+mod lab_power;
 pub mod local;
 pub mod swarm;
 
 /// A place where the stack runs.
 #[async_trait]
 pub trait Platform: Send + Sync {
-    /// `local` or `swarm`.
+    /// `local`, `swarm` or `engines`.
     fn name(&self) -> &'static str;
 
     /// Starts web replicas, gateway, registrar and scaler, and returns when the site answers.
@@ -95,7 +100,7 @@ pub trait Faults: Send + Sync {
 /// The stack at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// `local` or `swarm`.
+    /// `local`, `swarm` or `engines`.
     pub platform: String,
     /// The service that users see.
     pub service: String,

@@ -1,5 +1,6 @@
 //! Replicas that hang. Swarm replaces a container that ends, not one that stays and answers nothing; so the registrar of
-//! its host ends it, and Swarm replaces it then.
+//! its host ends it, and Swarm replaces it then. On a plain engine it is started again where it is: what somebody killed an
+//! engine's own restart policy leaves alone.
 //!
 //! Careful on purpose: an instance that is merely slow would be slower still with one instance less. It must have been
 //! silent for ten seconds, not just unready, and a host ends one replica in half a minute at most.
@@ -8,8 +9,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bollard::query_parameters::KillContainerOptionsBuilder;
-use swarm_client::bollard;
 
 use super::labels;
 use super::registrar::Registrar;
@@ -70,11 +69,9 @@ async fn round(registrar: &Registrar, liveness: &mut Liveness, began: Instant) -
     let seconds = SILENT.as_secs();
     tracing::warn!(
         replica = name,
-        "silent for {seconds} s although it runs: ended, so that Swarm replaces it"
+        "silent for {seconds} s although it runs: ended, so that another one takes its place"
     );
-    let kill = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-    let engine = registrar.engine().context("the engine of this host can't be reached")?;
-    engine.kill_container(&container, Some(kill)).await.with_context(|| format!("{name} could not be ended"))
+    registrar.replace(&container).await.with_context(|| format!("{name} could not be ended"))
 }
 
 const EVERY: Duration = Duration::from_secs(1);

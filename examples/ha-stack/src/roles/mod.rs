@@ -1,4 +1,4 @@
-//! What runs in a container: the gateway, the registrar, the scaler.
+//! What runs in a container: the gateway, the registrar, the scaler, and on plain engines the watchdog.
 //!
 //! Each role serves until SIGTERM or SIGINT, then ends in order. A role that loses Swarm or Consul goes on with what it
 //! last knew and says so in its log.
@@ -6,12 +6,16 @@
 pub mod admin;
 pub mod discovery;
 pub mod drain;
+pub mod engines_target;
+pub mod fence;
 pub mod gateway;
 pub mod journal;
 pub mod labels;
 pub mod liveness;
+mod plain;
 pub mod prometheus;
 pub mod registrar;
 pub mod scaler;
 pub mod scaler_policy;
 pub mod swarm_target;
+pub mod watchdog;

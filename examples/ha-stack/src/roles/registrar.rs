@@ -1,8 +1,9 @@
 //! The registrar: one on each host, it tells the Consul agent of its host which Swarm tasks of that host serve.
 //!
 //! A task is registered when it first answers its readiness check, so that nobody is sent to one that starts up, and
-//! removed as soon as Swarm wants it gone, while it still serves. When Swarm or Consul can't be reached, what is
-//! registered stays: Consul's own checks and the gateways' probes go on without us.
+//! removed as soon as Swarm wants it gone, while it still serves. On a plain engine (`--plain`) the same goes for
+//! containers. When Swarm or Consul can't be reached, what is registered stays: Consul's own checks and the gateways'
+//! probes go on without us.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bollard::query_parameters::KillContainerOptionsBuilder;
 use clap::Args;
 use consul_client::{AgentService, Check, ServiceRegistration, Status};
-use swarm_client::{NodeId, Service, Task};
+use swarm_client::{NodeId, Service, Task, bollard};
 use tokio_util::sync::CancellationToken;
 
+use super::plain::PlainEngine;
 use super::{labels, liveness};
 use crate::load;
 use crate::metrics::{self, registrar::Figures};
@@ -27,6 +30,12 @@ pub struct RegistrarArgs {
     /// How often the tasks of this host are compared with what is registered
     #[arg(long, default_value_t = 500, value_name = "MILLISECONDS")]
     interval: u64,
+    /// The host's engine is not in Swarm mode: register its containers instead of tasks
+    #[arg(long, requires = "address")]
+    plain: bool,
+    /// With --plain: the host's address, where published ports are reached
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
     /// Where to answer /metrics for Prometheus; nowhere by default
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
@@ -39,15 +48,23 @@ pub struct RegistrarArgs {
 pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
     let swarm = backends.swarm().await?;
     let info = swarm.info().await?;
-    anyhow::ensure!(
-        info.swarm.control_available,
-        "the engine {} (--docker-host, DOCKER_HOST) is not a Swarm manager: only a manager lists tasks; name one",
-        info.name
-    );
-    let address = info.swarm.node_addr.parse().context("the engine does not say its address in the Swarm")?;
     let consul = backends.consul()?;
     let http = load::client(PROBE_TIMEOUT)?;
-    let registrar = Registrar { swarm, consul, http, node: info.swarm.node_id, host: info.name, address };
+    let registrar = if let (true, Some(address)) = (args.plain, args.address) {
+        let source = Source::Plain(PlainEngine { docker: swarm.bollard()? });
+        Registrar { source, consul, http, owner: info.name.clone(), host: info.name, address }
+    } else {
+        anyhow::ensure!(
+            info.swarm.control_available,
+            "the engine {} (--docker-host, DOCKER_HOST) is not a Swarm manager: only a manager lists tasks; name one",
+            info.name
+        );
+        let address =
+            info.swarm.node_addr.parse().context("the engine does not say its address in the Swarm")?;
+        let (node, host) = (info.swarm.node_id, info.name);
+        let owner = node.to_string();
+        Registrar { source: Source::Swarm { swarm, node }, consul, http, owner, host, address }
+    };
     let figures = Arc::new(Figures::default());
     let counted = Arc::clone(&figures);
     metrics::server::serve(args.metrics, Arc::new(move || counted.page()), CancellationToken::new());
@@ -72,24 +89,31 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
 
 /// What a registrar works with.
 pub(super) struct Registrar {
-    swarm: swarm_client::Client,
+    source: Source,
     consul: consul_client::Client,
     http: reqwest::Client,
-    node: NodeId,
+    /// Marks our own registrations.
+    owner: String,
     host: String,
     address: IpAddr,
 }
 
+/// Who tells what runs on this host.
+enum Source {
+    Swarm { swarm: swarm_client::Client, node: NodeId },
+    Plain(PlainEngine),
+}
+
 impl Registrar {
     async fn round(&self) -> Result<()> {
-        let services = self.swarm.services().list_labelled(labels::CHECK).await?;
-        let tasks = self.swarm.tasks().list_for_node(&self.node).await?;
-        let wanted: BTreeMap<String, Serving> = wanted(&services, &tasks, self.address, labels::CHECK)
+        let wanted: BTreeMap<String, Serving> = self
+            .serving(labels::CHECK)
+            .await?
             .into_iter()
             .map(|(_, serving)| (serving.id.clone(), serving))
             .collect();
         let registered = self.consul.agent().services().await?;
-        let plan = plan(&wanted, &registered, self.node.as_str());
+        let plan = plan(&wanted, &registered, &self.owner);
         for id in plan.remove {
             tracing::info!(%id, "deregistered");
             self.consul.agent().deregister(&id).await?;
@@ -106,14 +130,27 @@ impl Registrar {
     /// The running replicas of this host whose service has this label, by their container's id; their check is the
     /// label's value.
     pub(super) async fn serving(&self, label: &str) -> Result<Vec<(String, Serving)>> {
-        let services = self.swarm.services().list_labelled(label).await?;
-        let tasks = self.swarm.tasks().list_for_node(&self.node).await?;
-        Ok(wanted(&services, &tasks, self.address, label))
+        match &self.source {
+            Source::Swarm { swarm, node } => {
+                let services = swarm.services().list_labelled(label).await?;
+                let tasks = swarm.tasks().list_for_node(node).await?;
+                Ok(wanted(&services, &tasks, self.address, label))
+            }
+            Source::Plain(engine) => engine.wanted(self.address, label).await,
+        }
     }
 
-    /// The engine client of this host.
-    pub(super) fn engine(&self) -> Result<swarm_client::bollard::Docker> {
-        Ok(self.swarm.bollard()?)
+    /// Ends a container that hangs, so that there is one in its place that does not.
+    pub(super) async fn replace(&self, container: &str) -> Result<()> {
+        match &self.source {
+            // Swarm starts a new task for one that ended.
+            Source::Swarm { swarm, .. } => {
+                let kill = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+                let engine = swarm.bollard().context("the engine of this host can't be reached")?;
+                Ok(engine.kill_container(container, Some(kill)).await?)
+            }
+            Source::Plain(engine) => engine.restart(container).await,
+        }
     }
 
     async fn is_ready(&self, serving: &Serving) -> bool {
@@ -131,19 +168,20 @@ impl Registrar {
         ServiceRegistration::new(&serving.service, &serving.id)
             .address(serving.address.ip().to_string())
             .port(serving.address.port())
-            .meta(labels::META_OWNER, self.node.as_str())
+            .meta(labels::META_OWNER, &self.owner)
             .meta(labels::META_HOST, &self.host)
             .check(check)
     }
 }
 
-/// A task that should be registered.
+/// A task or container that should be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Serving {
-    id: String,
-    service: String,
-    address: SocketAddr,
-    check: String,
+    pub(super) id: String,
+    pub(super) service: String,
+    pub(super) address: SocketAddr,
+    /// The path of the readiness check.
+    pub(super) check: String,
 }
 
 impl Serving {

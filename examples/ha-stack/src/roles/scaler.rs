@@ -13,7 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use autoscaler::Reading;
-use autoscaler::controller::{Controller, Held, Lease, LeaseError, Mode, SignalSource, Term, now};
+use autoscaler::controller::{
+    Controller, Held, Lease, LeaseError, Mode, ScaleTarget, SignalSource, Term, now,
+};
 use clap::Args;
 use consul_client::Status;
 use tokio::sync::Mutex;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin::LoadSeen;
 use super::drain::GatewayDrains;
+use super::engines_target::EnginesTarget;
 use super::journal::ConsulJournal;
 use super::labels;
 use super::prometheus::{Prometheus, Query, Together};
@@ -62,6 +65,9 @@ pub struct ScalerArgs {
     /// Where to answer /metrics for Prometheus; nowhere by default
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// The service runs on plain engines: scale its record in Consul
+    #[arg(long)]
+    plain: bool,
 }
 
 /// Scales until told to stop.
@@ -80,7 +86,12 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     let file = args.policy.as_deref().map(scaler_policy::from_file).transpose()?;
     let by_labels = file.is_none() && !args.shadow;
     let consul = backends.consul()?;
-    let swarm = backends.swarm().await?;
+    let (swarm, target): (_, Arc<dyn ScaleTarget>) = if args.plain {
+        (None, Arc::new(EnginesTarget::new(consul.clone(), &args.service)))
+    } else {
+        let swarm = backends.swarm().await?;
+        (Some(swarm.clone()), Arc::new(SwarmTarget::new(swarm, &args.service)))
+    };
     let drains = GatewayDrains { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? };
     let all_answer = Arc::new(AtomicBool::new(false));
     let http = load::client(GATEWAY_TIMEOUT)?;
@@ -93,11 +104,16 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
         let http = load::client(PROMETHEUS_TIMEOUT)?;
         sources.push(Box::new(Prometheus { base, http, queries: args.signal }));
     }
+    let mut policy = scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN);
+    if args.plain {
+        // Which replicas go is the scheduler's choice, made when they do: nobody could name them to the gateways before.
+        policy.drain = None;
+    }
     let controller = Controller::new(
         &args.service,
-        scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN),
+        policy,
         Together(sources),
-        Buffered { target: SwarmTarget::new(swarm.clone(), &args.service), gateways: all_answer },
+        Buffered { target, gateways: all_answer },
         Arc::new(ConsulLease {
             consul: consul.clone(),
             key: lock_key(&args.service),
@@ -110,7 +126,8 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     .drainer(drains)
     .mode(if args.shadow { Mode::Shadow } else { Mode::Active });
 
-    if by_labels {
+    // On plain engines a service has no labels of its own.
+    if let (true, Some(swarm)) = (by_labels, swarm) {
         let (flags, handle) = (spec.policy(), controller.policy_handle());
         let (service, until) = (args.service.clone(), stop.clone());
         tokio::spawn(scaler_policy::follow_labels(swarm, service, flags, UNSEEN, handle, until));

@@ -10,7 +10,6 @@ use swarm_client::model::{Mount, TaskSpec};
 use super::{STABLE_FOR, SwarmPlatform, services};
 use crate::images::rootfs;
 use crate::platform::Replica;
-use crate::roles::admin::LoadSeen;
 
 impl SwarmPlatform {
     /// The lab that this Swarm runs in.
@@ -36,16 +35,8 @@ impl SwarmPlatform {
     /// # Errors
     /// When it is still so after a while.
     pub async fn settled_leaders(&self) -> Result<Leaders> {
-        let lab = self.lab()?;
-        let mut leaders = lab.leaders().await;
-        for _ in 0..LEADERS_TRIES {
-            if let Ok(Leaders { swarm: Some(_), consul: Some(_), redis: Some(_), .. }) = &leaders {
-                break;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            leaders = lab.leaders().await;
-        }
-        Ok(leaders?)
+        let power = self.lab.as_ref().context("this Swarm does not run in a lab")?;
+        power.settled_leaders(true).await
     }
 
     /// The replicas as each gateway that answers sees them.
@@ -55,8 +46,7 @@ impl SwarmPlatform {
     pub async fn gateway_views(&self) -> Result<Vec<Vec<Replica>>> {
         let hosts = self.lab()?.hosts().iter();
         let asked = hosts.map(|host| async move {
-            let address = Self::admin(host.addr.into());
-            LoadSeen::fetch(&self.http, &address).await.map(|seen| seen.replicas())
+            self.front.seen_at(host.addr.into()).await.map(|seen| seen.replicas())
         });
         Ok(join_all(asked).await.into_iter().flatten().collect())
     }
@@ -125,5 +115,4 @@ fn fake(task: &mut TaskSpec, library: &str, on: bool) {
 /// A folder of each host with the file `clock`: `+300` is five minutes ahead. On the host's disk, so that it is there
 /// after a loss of power too.
 pub const CLOCK_FOLDER: &str = "/etc/ha-stack-clock";
-const LEADERS_TRIES: usize = 60;
 const CLOCK_DEADLINE: Duration = Duration::from_secs(120);

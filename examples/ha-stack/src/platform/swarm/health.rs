@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::SwarmPlatform;
 use crate::platform::Backend;
 use crate::roles::scaler;
+use crate::settings::Backends;
 
 impl SwarmPlatform {
     pub(super) async fn health(&self) -> Vec<Backend> {
         let (swarm, consul, sessions, scaler) = tokio::join!(
             self.managers(),
             consul(&self.consul),
-            self.sessions(),
+            sessions(&self.backends),
             leader(&self.consul, &self.spec.service)
         );
         vec![swarm, consul, sessions, scaler]
@@ -33,18 +34,19 @@ impl SwarmPlatform {
             }),
         )
     }
+}
 
-    async fn sessions(&self) -> Backend {
-        let Some(url) = self.backends.redis() else {
-            return backend("sessions", Ok((true, "not known here: set --redis (REDIS_URL)".into())));
-        };
-        let asked = async {
-            let store = session_store::connect(url.expose()).await?;
-            store.health().await?;
-            Ok::<_, anyhow::Error>(())
-        };
-        backend("sessions", within(asked).await.map(|()| (true, "Redis answers and takes writes".into())))
-    }
+/// The session store, as the settings name it.
+pub(crate) async fn sessions(backends: &Backends) -> Backend {
+    let Some(url) = backends.redis() else {
+        return backend("sessions", Ok((true, "not known here: set --redis (REDIS_URL)".into())));
+    };
+    let asked = async {
+        let store = session_store::connect(url.expose()).await?;
+        store.health().await?;
+        Ok::<_, anyhow::Error>(())
+    };
+    backend("sessions", within(asked).await.map(|()| (true, "Redis answers and takes writes".into())))
 }
 
 /// Consul, as an agent of it answers.
@@ -78,12 +80,14 @@ pub(crate) async fn leader(consul: &consul_client::Client, service: &str) -> Bac
     )
 }
 
-fn backend(name: &str, asked: anyhow::Result<(bool, String)>) -> Backend {
+/// What was asked, as a state.
+pub(crate) fn backend(name: &str, asked: anyhow::Result<(bool, String)>) -> Backend {
     let (ok, detail) = asked.unwrap_or_else(|error| (false, format!("{error:#}")));
     Backend { name: name.into(), ok, detail }
 }
 
-async fn within<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+/// An answer, or an error after a while.
+pub(crate) async fn within<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let answer = tokio::time::timeout(DEADLINE, asked).await;
     answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", DEADLINE.as_secs())))
 }

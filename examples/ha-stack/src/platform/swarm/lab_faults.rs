@@ -1,46 +1,29 @@
-//! Power for the hosts of a lab that runs on this machine.
+//! Power-offs of a Swarm in the lab, and where replicas may go meanwhile.
 
-use std::net::IpAddr;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use async_trait::async_trait;
 
 use super::SwarmPlatform;
 use crate::platform::Faults;
+use crate::platform::lab_power::LabPower;
 
-/// The lab that the Swarm runs in.
-pub(super) struct LabFaults {
-    pub(super) lab: lab::Lab,
-}
-
-impl LabFaults {
-    /// The running lab, if `front` is one of its hosts; `None` where the Swarm is somewhere else.
-    pub(super) fn of(front: IpAddr) -> Result<Option<Self>> {
-        // Who may not read the lab's state can't power its hosts off either: a person is asked then.
-        let lab = lab::Lab::attach().ok().flatten();
-        Ok(lab.filter(|lab| lab.hosts().iter().any(|host| host.addr == front)).map(|lab| Self { lab }))
+impl SwarmPlatform {
+    fn power(&self) -> Result<&LabPower> {
+        self.lab.as_ref().context("this Swarm does not run in a lab")
     }
 }
 
 #[async_trait]
 impl Faults for SwarmPlatform {
     fn check(&self) -> Result<()> {
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "the power of the lab's hosts is root's: run the demo through sudo -E, or leave the power-offs out with --no-faults"
-        );
-        Ok(())
+        self.power()?.check()
     }
 
     async fn leading_hosts(&self) -> Result<Vec<String>> {
-        let lab = self.lab()?;
-        let leaders = self.settled_leaders().await?;
+        let lab = self.power()?;
+        let mut hosts = lab.leading_hosts(true).await?;
         // The gateway that the users of the story go through stays too.
-        let front = lab.hosts().iter().find(|host| host.addr == self.front).map(|host| host.name.clone());
-        let mut hosts: Vec<String> =
-            [leaders.swarm, leaders.consul, leaders.redis, front].into_iter().flatten().collect();
-        hosts.sort();
-        hosts.dedup();
+        hosts.extend(lab.name_of(self.front.ip).filter(|front| !hosts.contains(front)));
         Ok(hosts)
     }
 
@@ -56,11 +39,11 @@ impl Faults for SwarmPlatform {
     }
 
     async fn power_off(&self, host: &str) -> Result<()> {
-        Ok(self.lab()?.power_off(host).await?)
+        self.power()?.power_off(host).await
     }
 
     async fn power_on(&self, host: &str) -> Result<()> {
-        Ok(self.lab()?.power_on(host).await?)
+        self.power()?.power_on(host).await
     }
 
     fn caveat(&self) -> Option<&'static str> {

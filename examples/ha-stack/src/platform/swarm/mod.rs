@@ -8,19 +8,21 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use autoscaler::controller::now;
 use swarm_client::Node;
 use swarm_client::model::Availability;
 
-use super::{Backend, Decided, Faults, GatewayStatus, Happening, Host, Platform, Replica, StackSpec, Status};
+use super::front::{Front, check_consul, check_redis};
+#[cfg(target_os = "linux")]
+use super::lab_power::LabPower;
+use super::{Backend, Decided, Faults, Happening, Host, Platform, Replica, StackSpec, Status};
 use crate::images::{Bundle, engines};
-use crate::load;
 use crate::progress::Progress;
 use crate::roles::admin::LoadSeen;
 use crate::roles::journal::ConsulJournal;
-use crate::roles::{admin, labels, swarm_target};
+use crate::roles::{labels, swarm_target};
 use crate::settings::Backends;
 
 #[cfg(target_os = "linux")]
@@ -40,18 +42,15 @@ pub struct SwarmPlatform {
     backends: Backends,
     swarm: swarm_client::Client,
     consul: consul_client::Client,
-    http: reqwest::Client,
     engines: BTreeMap<String, String>,
-    /// The host whose gateway the story goes through: the Swarm's leader, which is never the one that loses power.
-    front: IpAddr,
-    /// The address that users know, where it is not a host's own.
-    public: Option<IpAddr>,
+    /// The Swarm's leader, which is never the one that loses power.
+    front: Front,
     /// The value of our services' label: what another run started is not ours to end.
     run: String,
     /// Whether a service of this run may have been created.
     creating: AtomicBool,
     #[cfg(target_os = "linux")]
-    lab: Option<lab_faults::LabFaults>,
+    lab: Option<LabPower>,
 }
 
 impl SwarmPlatform {
@@ -69,53 +68,35 @@ impl SwarmPlatform {
              there, or name a manager"
         );
         let consul = backends.consul()?;
-        let address = backends.consul_shown();
-        // Refused connections are tried again for as long as the client's deadline, which no person waits for.
-        let leader = tokio::time::timeout(CONSUL_DEADLINE, consul.status().leader()).await;
-        let leader = leader.map_err(anyhow::Error::from).and_then(|leader| Ok(leader?)).with_context(|| {
-            format!(
-                "Consul at {address} (--consul, CONSUL_HTTP_ADDR) does not answer: is an agent running there?"
-            )
-        })?;
-        ensure!(leader.is_some(), "Consul at {address} (--consul, CONSUL_HTTP_ADDR) has no leader");
+        check_consul(&consul, &backends).await?;
         let nodes = swarm.nodes().list().await?;
         let front = nodes.iter().find(|node| node.is_leader()).and_then(Node::addr);
         let front = front
             .with_context(|| format!("the Swarm at {endpoint} does not say the address of its leader"))?;
+        let public = backends.front()?;
         Ok(Self {
-            public: backends.front()?,
             engines: backends.engines()?,
-            http: load::client(Duration::from_secs(1))?,
             #[cfg(target_os = "linux")]
-            lab: lab_faults::LabFaults::of(front)?,
+            lab: LabPower::of(front),
             spec,
             backends,
             swarm,
             consul,
-            front,
+            front: Front::new(front, public)?,
             run: format!("{:016x}", rand::random::<u64>()),
             creating: AtomicBool::new(false),
         })
     }
 
-    fn admin(host: IpAddr) -> String {
-        format!("{host}:{}", services::ADMIN_PORT)
-    }
-
     /// The view of the front gateway; of another one where that is gone.
     async fn seen(&self) -> Result<LoadSeen> {
-        let front = LoadSeen::fetch(&self.http, &Self::admin(self.front)).await;
+        let front = self.front.seen().await;
         if front.is_ok() {
             return front;
         }
-        for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_ready()) {
-            if let Some(ip) = node.addr().filter(|ip| *ip != self.front)
-                && let Ok(seen) = LoadSeen::fetch(&self.http, &Self::admin(ip)).await
-            {
-                return Ok(seen);
-            }
-        }
-        front
+        let nodes = self.swarm.nodes().list().await?;
+        let others = ready(&nodes).into_iter().map(|(_, ip)| ip).collect();
+        self.front.seen_elsewhere(others).await.map_or(front, Ok)
     }
 
     /// Every node must be a manager that we can put images on.
@@ -136,36 +117,12 @@ impl SwarmPlatform {
         );
         Ok(())
     }
+}
 
-    async fn wait_for_site(&self) -> Result<()> {
-        let mut last = String::new();
-        for _ in 0..SITE_TRIES {
-            match self.http.get(format!("{}/healthz", self.site())).send().await {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => last = answer.status().to_string(),
-                Err(error) => last = load::failure_kind(&error),
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        bail!("the services run, but {} does not answer: {last}", self.site())
-    }
-
-    async fn gateways(&self, nodes: &[Node]) -> Vec<GatewayStatus> {
-        let asked = nodes.iter().filter(|node| node.is_ready()).filter_map(|node| Some((node, node.addr()?)));
-        let asked = asked.map(|(node, ip)| async move {
-            let address = format!("http://{ip}:{}", services::GATEWAY_PORT);
-            match LoadSeen::fetch(&self.http, &Self::admin(ip)).await {
-                Ok(seen) => seen.status(node.hostname(), &address),
-                Err(error) => GatewayStatus {
-                    name: node.hostname().into(),
-                    address,
-                    error: Some(format!("{error:#}")),
-                    ..GatewayStatus::default()
-                },
-            }
-        });
-        futures_util::future::join_all(asked).await
-    }
+/// The nodes that can be asked, by name.
+fn ready(nodes: &[Node]) -> Vec<(String, IpAddr)> {
+    let ready = nodes.iter().filter(|node| node.is_ready());
+    ready.filter_map(|node| Some((node.hostname().to_owned(), node.addr()?))).collect()
 }
 
 /// Why a service is not scaled by hand.
@@ -193,20 +150,7 @@ impl Platform for SwarmPlatform {
             "a stack is in this Swarm already ({}): end the `ha-stack up` that runs it, or remove the services",
             there.into_keys().collect::<Vec<_>>().join(", ")
         );
-        let redis = self.backends.redis();
-        let redis = redis.context("the platform swarm keeps sessions in Redis: set --redis (REDIS_URL)")?;
-        let store =
-            session_store::connect(redis.expose()).await.context("--redis (REDIS_URL) can't be used")?;
-        ensure!(
-            store.is_shared(),
-            "--redis (REDIS_URL) names a store of one machine: replicas on several hosts need Redis"
-        );
-        let health = tokio::time::timeout(HEALTH_DEADLINE, store.health()).await;
-        health
-            .map_err(anyhow::Error::from)
-            .and_then(|answer| Ok(answer?))
-            .context("Redis (--redis, REDIS_URL) does not answer: is it running?")?;
-
+        let redis = check_redis(&self.backends, self.name()).await?;
         self.spec.policy().validate().context("the scaling policy was refused")?;
         self.check_nodes().await?;
         let bundle = Bundle::of_this_program()?;
@@ -231,7 +175,7 @@ impl Platform for SwarmPlatform {
             step.done(outcome);
         }
         let step = progress.step(format!("the site at {}", self.site()));
-        self.wait_for_site().await?;
+        self.front.wait_for_site().await?;
         step.done("it answers");
         Ok(())
     }
@@ -241,7 +185,7 @@ impl Platform for SwarmPlatform {
     }
 
     fn site(&self) -> String {
-        format!("http://{}:{}", self.public.unwrap_or(self.front), services::GATEWAY_PORT)
+        self.front.site()
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {
@@ -278,7 +222,7 @@ impl Platform for SwarmPlatform {
             hold: hold.map(|hold| super::hold_line(&hold, now())),
             hosts: hosts.collect(),
             replicas: self.replicas().await?,
-            gateways: self.gateways(&nodes).await,
+            gateways: self.front.gateways(ready(&nodes)).await,
             decision: self.decisions().await?.pop().map(|decided| decided.sentence),
         })
     }
@@ -313,7 +257,7 @@ impl Platform for SwarmPlatform {
     }
 
     async fn events(&self) -> Result<Vec<Happening>> {
-        admin::events(&self.http, &Self::admin(self.front)).await
+        self.front.events().await
     }
 
     async fn drain(&self, host: &str, on: bool) -> Result<()> {
@@ -335,9 +279,6 @@ impl Platform for SwarmPlatform {
 
 const NOT_REPLICATED: Refusal = Refusal("it is not a replicated service");
 const NOT_OURS: Refusal = Refusal("it is not a service of this stack");
-const CONSUL_DEADLINE: Duration = Duration::from_secs(4);
-const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.
 const STABLE_FOR: Duration = Duration::from_secs(1);
-const SITE_TRIES: usize = 60;
