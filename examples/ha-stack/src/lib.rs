@@ -4,6 +4,7 @@
 //! - [`roles`]: what runs in a container: gateway, registrar, scaler.
 //! - [`platform`]: where the stack runs: child processes of this machine, services of a Docker Swarm, or plain engines.
 //! - [`dashboard`]: the page that shows all of it, and what may be changed there; [`metrics`]: the same for Prometheus.
+//! - [`render`]: the same membership for nginx and HAProxy.
 //! - [`images`]: the roles' images, built from the running program.
 //! - [`demo`]: the story, its users and the verdict.
 //! - `faults` (Linux): what goes wrong in a lab, and what users see of it.
@@ -20,5 +21,6 @@ pub mod load;
 pub mod metrics;
 pub mod platform;
 pub mod progress;
+pub mod render;
 pub mod roles;
 pub mod settings;

@@ -176,6 +176,7 @@ fn every_command_shows_an_example() {
         "scaler",
         "web",
         "engines",
+        "render",
     ];
     for command in commands {
         let out = ha_stack(&[command, "--help"]).output().unwrap();
@@ -207,6 +208,13 @@ fn a_pool_that_can_not_be_used_is_named_with_its_setting() {
         &["demo", "--platform", "engines", "--engines", "h1=tcp://127.0.0.1:1"],
         &["HA_STACK_ENGINES", "127.0.0.1:1"],
     );
+}
+
+#[test]
+fn a_renderer_needs_one_proxy_and_the_demos_needs_consul() {
+    refused(&["render"], &["--nginx", "--haproxy"]);
+    refused(&["render", "--nginx", "/tmp/x"], &["--reload"]);
+    refused(&["demo", "--gateway", "nginx"], &["--gateway", "--platform engines"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The dashboard and the metrics: over HTTP, and, with real programs, in a browser and in a Prometheus.
+//! The dashboard and the metrics: over HTTP, and, with real programs, in a browser and in a Prometheus; the renderers
+//! with the real nginx and HAProxy.
 
 #![allow(clippy::unwrap_used)] // A test stops at the first surprise.
 
@@ -16,6 +17,8 @@ mod names;
 mod page;
 #[path = "metrics/prometheus.rs"]
 mod prometheus;
+#[path = "render/proxies.rs"]
+mod proxies;
 #[path = "dashboard/scripted.rs"]
 mod scripted;
 #[path = "support/up.rs"]

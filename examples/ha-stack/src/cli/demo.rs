@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +14,9 @@ use crate::control;
 use crate::dashboard::sampler::Sampler;
 use crate::dashboard::source::PlatformSource;
 use crate::demo::{Pace, Story, faults};
-use crate::platform::StackSpec;
+use crate::platform::{Platform, StackSpec};
 use crate::progress::Progress;
+use crate::render::fronted::{FrontProxy, Fronted};
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `demo`.
@@ -32,6 +33,9 @@ pub struct DemoArgs {
     /// Show the dashboard there while the story is told: 127.0.0.1:7070
     #[arg(long, value_name = "ADDR")]
     dashboard: Option<SocketAddr>,
+    /// What stands between the users and the replicas; with nginx or haproxy, from their packages, the verdict shows what is lost
+    #[arg(long, value_enum, default_value = "own")]
+    gateway: FrontProxy,
 }
 
 /// Plays the story.
@@ -50,7 +54,17 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
     };
     let pace = Pace { faults: !args.no_faults, scale_out_promise, ..Pace::default() };
     // A free port, so that a running stack is not in the way.
-    let platform = unless_interrupted(&stop, super::platform(&args.platform, 0, &spec, &backends)).await?;
+    let own = unless_interrupted(&stop, super::platform(&args.platform, 0, &spec, &backends)).await?;
+    let platform: Arc<dyn Platform> = match args.gateway {
+        FrontProxy::Own => own,
+        proxy => {
+            ensure!(
+                args.platform.platform != PlatformName::Local,
+                "--gateway follows Consul, which the platform local does without: use --platform engines or swarm"
+            );
+            Arc::new(Fronted::new(own, proxy, spec.clone(), backends.consul()?)?)
+        }
+    };
     if pace.faults {
         faults::check(platform.as_ref())?;
     }

@@ -24,6 +24,7 @@ pub mod engines;
 pub mod faults;
 pub mod images;
 pub mod load;
+pub mod render;
 pub mod replay;
 pub mod replica;
 pub mod scale;
@@ -81,6 +82,11 @@ enum Command {
         after_help = "Example:\n  ha-stack engines info --discovery nodes://198.18.0.[11:13]:2375\n  ha-stack engines run --name front -p 80:80 nginx:1\nThere is no Docker API endpoint in front of the pool: these commands are its front."
     )]
     Engines(engines::EnginesCommand),
+    /// Keep an nginx or a HAProxy in step with a service's replicas
+    #[command(
+        after_help = "Example:\n  ha-stack render --nginx /etc/nginx/conf.d/web.conf --reload 'nginx -s reload'\n  ha-stack render --haproxy /run/haproxy/admin.sock --backend web"
+    )]
+    Render(render::RenderArgs),
     /// Send a bounded load, and say what came of it
     #[command(
         after_help = "Example:\n  ha-stack load --url http://127.0.0.1:8080/work?ms=100 --workers 40 --seconds 20"
@@ -221,6 +227,7 @@ impl Command {
             Self::Top(args) => top::run(args, backends, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
+            Self::Render(args) => render::run(args, &backends, stop).await,
             Self::Engines(command) => engines::run(command, backends, stop).await,
             Self::Images(command) => unless_interrupted(&stop, images::run(command, backends)).await,
             Self::Gateway(_)
