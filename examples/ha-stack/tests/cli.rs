@@ -201,6 +201,22 @@ fn a_pool_that_can_not_be_used_is_named_with_its_setting() {
     );
     let dead = ["engines", "run", "--discovery", "nodes://127.0.0.1:1"];
     refused(&[&dead[..], &["web:1"]].concat(), &["\"web\"", "127.0.0.1:1", "health: it does not answer"]);
+    let flags = [
+        "-e",
+        "A=b",
+        "-l",
+        "c=d",
+        "-p",
+        "80",
+        "-a",
+        "image==~x",
+        "-m",
+        "64",
+        "web:1",
+        "--listen",
+        "0.0.0.0:80",
+    ];
+    refused(&[&dead[..], &flags].concat(), &["health: it does not answer"]);
     refused(&[&dead[..], &["-c", "1==2", "web:1"]].concat(), &["\"1==2\"", "key==value"]);
     refused(&[&dead[..], &["-p", "eighty", "web:1"]].concat(), &["--publish", "\"eighty\""]);
     refused(&["engines", "watch", "--discovery", "nodes://127.0.0.1:1"], &["--discovery", "consul://"]);

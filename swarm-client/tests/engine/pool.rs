@@ -1,8 +1,11 @@
 //! A pool over engines that answer, refuse, send garbage or stay silent.
 
+use futures_util::StreamExt;
 use serde_json::Map;
 use std::sync::Mutex;
-use swarm_client::engines::{ContainerSpec, EnginePool, PoolError, Scheduler, StaticNodes, Strategy};
+use swarm_client::engines::{
+    ContainerSpec, EnginePool, LogOptions, PoolError, Scheduler, StaticNodes, Strategy,
+};
 
 use super::*;
 
@@ -49,6 +52,11 @@ fn answer(
         ["GET", "info"] => {
             Reply::ok(json!({"ID": id, "Name": name, "NCPU": 2, "MemTotal": 1_000_000_000_u64}))
         }
+        ["GET", "events"] => {
+            let event =
+                r#"{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"web.1"}}}"#;
+            Reply::Raw(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{event}\n").into_bytes())
+        }
         ["GET", "images", "json"] => Reply::ok(json!([{"Id": "sha256:1", "RepoTags": images}])),
         ["GET", "containers", "json"] => {
             let listed = containers.iter().map(|c| {
@@ -75,6 +83,10 @@ fn answer(
                 return Reply::refuse(404, "No such container: x");
             };
             match (method, words.last().copied()) {
+                ("GET", Some("logs")) => {
+                    let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+                    return Reply::Raw([&head[..], &[2, 0, 0, 0, 0, 0, 0, 5], b"hello"].concat());
+                }
                 ("POST", Some("start")) => containers[at]["State"]["Status"] = json!("running"),
                 ("POST", Some("stop")) => {
                     return Reply::Raw(b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n".to_vec());
@@ -183,6 +195,36 @@ async fn nothing_is_placed_on_an_engine_that_answers_garbage_or_never() {
     assert_eq!(reached, 1);
     let alone = pool_of_nobody(&garbage.url[6..]).await;
     assert!(alone.contains("health: it does not answer"), "{alone}");
+}
+
+#[tokio::test]
+async fn events_of_all_engines_are_one_stream_that_goes_on_when_an_engine_ends_its_own() {
+    let (one, two) = (Docker::start("h1", "A", &["web:1"]).await, Docker::start("h2", "B", &["web:1"]).await);
+    let pool = pool(&[one.addr(), two.addr()]);
+    let mut events = pool.events();
+    let mut seen: std::collections::BTreeMap<String, u32> = std::collections::BTreeMap::new();
+    let twice = |seen: &std::collections::BTreeMap<String, u32>| {
+        [one.addr(), two.addr()]
+            .iter()
+            .all(|addr| seen.get(&format!("{addr}/web.1 start")).is_some_and(|n| *n >= 2))
+    };
+    while !twice(&seen) {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap();
+        *seen.entry(event.to_string()).or_default() += 1;
+    }
+    assert!(seen[&format!("{} connected", one.addr())] >= 2, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_containers_output_is_read_by_its_name() {
+    let one = Docker::start("h1", "A", &["web:1"]).await;
+    let pool = pool(&[one.addr()]);
+    pool.run(ContainerSpec::new("web", "web:1")).await.unwrap();
+    let mut chunks =
+        Box::pin(pool.logs("h1/web", LogOptions { tail: Some(1), ..LogOptions::default() }).await.unwrap());
+    let chunk = chunks.next().await.unwrap().unwrap();
+    assert_eq!((chunk.stderr, &chunk.bytes[..]), (true, &b"hello"[..]));
+    assert!(pool.logs("nobody", LogOptions::default()).await.is_err());
 }
 
 async fn pool_of_nobody(addr: &str) -> String {

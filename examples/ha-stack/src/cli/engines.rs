@@ -120,7 +120,7 @@ pub struct RunArgs {
     #[arg(short, long = "publish", value_name = "PORT")]
     ports: Vec<String>,
     /// A variable; {{.Name}}, {{.Instance}} and {{.Host}} are filled in
-    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    #[arg(short = 'e', long = "env", value_name = "NAME=VALUE")]
     vars: Vec<String>,
     /// A label
     #[arg(short, long = "label", value_name = "NAME=VALUE")]
@@ -146,7 +146,7 @@ pub struct RunArgs {
     /// The image; it must be on the engine
     image: String,
     /// Arguments of its program
-    #[arg(trailing_var_arg = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
@@ -234,7 +234,7 @@ impl PoolArgs {
         text.map(|text| text.parse().context("--discovery (HA_STACK_DISCOVERY)")).transpose()
     }
 
-    /// The Consul that the discovery names, and the prefix there; `--consul` where there is no discovery.
+    /// The Consul that the discovery names, and the prefix there; `--consul`, where that is set, without a discovery.
     fn consul(&self, backends: &Backends) -> Result<(consul_client::Client, String)> {
         match self.url()? {
             Some(DiscoveryUrl::Consul { host, prefix }) => {
@@ -242,9 +242,13 @@ impl PoolArgs {
                 let named = Backends { consul: Some(format!("http://{host}")), ..backends.clone() };
                 Ok((named.consul()?, prefix))
             }
-            None => Ok((backends.consul()?, PREFIX.to_owned())),
-            Some(_) => {
-                bail!("--discovery (HA_STACK_DISCOVERY) names no Consul: write consul://HOST:8500/PREFIX")
+            None if backends.consul.as_deref().is_some_and(|url| !url.trim().is_empty()) => {
+                Ok((backends.consul()?, PREFIX.to_owned()))
+            }
+            _ => {
+                bail!(
+                    "--discovery (HA_STACK_DISCOVERY) names no Consul: write consul://HOST:8500/PREFIX, or set --consul"
+                )
             }
         }
     }
