@@ -3,7 +3,7 @@
 #
 #   ./test.sh              everything: packages, unit, integration and doc tests, real servers, the lab, both demos
 #   ./test.sh --embedded   what needs no root and no packages
-#   ./test.sh --long       everything, with each demo several times over
+#   ./test.sh --long       everything, with each demo several times over, the stack on plain engines, and every fault
 #
 # Root is needed for packages and for the lab; without it sudo is asked. A part that is missing is an error, never a
 # silent skip.
@@ -56,7 +56,10 @@ export CARGO_TARGET_DIR=$PWD/target
 step "unit, integration and doc tests" cargo test --workspace --all-features --quiet
 step "release build" cargo build --release -p ha-stack -p lab
 rounds=1
-[ "$mode" = --long ] && rounds=5
+if [ "$mode" = --long ]; then
+  rounds=5
+  export HA_STACK_LONG=1
+fi
 for round in $(seq "$rounds"); do step "demo on loopback, round $round of $rounds" demo; done
 
 if [ "$mode" = --embedded ]; then
@@ -67,7 +70,7 @@ fi
 root=()
 if [ "$(id -u)" -ne 0 ]; then
   echo "Packages and the lab need root: sudo may ask for your password."
-  root=(sudo --preserve-env=PATH,CONSUL_BIN,LAB_DIR)
+  root=(sudo --preserve-env=PATH,CONSUL_BIN,LAB_DIR,HA_STACK_LONG)
   # Test binaries that need root are run through sudo by cargo itself.
   host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
   export "CARGO_TARGET_${host}_RUNNER=${root[*]}"
@@ -78,29 +81,55 @@ lab() { "${root[@]}" target/release/lab "$@"; }
 ours=
 trap '[ -z "$ours" ] || lab down >/dev/null 2>&1 || true' EXIT
 
+# What tests need beside the lab: a browser, a Prometheus, the proxies that the renderers write for, a clock to set.
+others() {
+  local package missing=() guard=
+  for package in chromium chromium-driver fonts-dejavu-core prometheus nginx haproxy libfaketime; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  echo "installing ${missing[*]} through apt-get; nothing of it is started"
+  # Debian's maintainer scripts ask this before they start a daemon.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    guard=1
+    printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee /usr/sbin/policy-rc.d >/dev/null
+    "${root[@]}" chmod 755 /usr/sbin/policy-rc.d
+  fi
+  local result=0
+  "${root[@]}" apt-get -q update && "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -q -y --no-install-recommends install "${missing[@]}" || result=1
+  [ -z "$guard" ] || "${root[@]}" rm -f /usr/sbin/policy-rc.d
+  return "$result"
+}
+
 step "packages" lab packages
+step "more packages, for tests" others
 # Where the Consul program is, for tests that start an agent of their own.
 exports=$(lab packages)
 eval "$exports"
 
 # The whole workspace is named each time, so that nothing is built twice for other features.
 ignored() { cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
-step "consul-client and session-store against real servers" ignored --test live
+step "the libraries against real servers, ha-stack in a browser, with a Prometheus and with nginx and HAProxy" ignored --test live
 step "the lab, and the libraries on it" ignored --test lab --test libraries
 
-swarm_demo() {
-  lab up || return 1
+# In a lab of its own: lab's flags, then what ha-stack is to do there. Its last line says "ok":true.
+in_lab() {
+  local flags=$1
+  shift
+  # shellcheck disable=SC2086
+  lab up $flags || return 1
   ours=1
   # The lab's engines, Consul and Redis, by the usual environment variables.
   local exports
   exports=$(lab env) || return 1
   eval "$exports"
-  local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_LAB out result=0
+  local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_FRONT,HA_STACK_LAB out result=0
   out=$(mktemp)
   if [ "${#root[@]}" -gt 0 ]; then
-    sudo --preserve-env="$env" target/release/ha-stack demo --platform swarm --json | tee "$out" || result=1
+    sudo --preserve-env="$env" target/release/ha-stack "$@" --json | tee "$out" || result=1
   else
-    target/release/ha-stack demo --platform swarm --json | tee "$out" || result=1
+    target/release/ha-stack "$@" --json | tee "$out" || result=1
   fi
   [ "$result" -ne 0 ] || verdict "$out" || result=1
   rm -f "$out"
@@ -108,6 +137,12 @@ swarm_demo() {
   ours=
   return "$result"
 }
-for round in $(seq "$rounds"); do step "demo on a Swarm of three hosts, round $round of $rounds" swarm_demo; done
+for round in $(seq "$rounds"); do
+  step "demo on a Swarm of three hosts, round $round of $rounds" in_lab "" demo --platform swarm
+done
+if [ "$mode" = --long ]; then
+  step "demo on three plain engines" in_lab --no-swarm demo --platform engines
+  step "every fault on a Swarm of three hosts" in_lab "" faults --platform swarm
+fi
 
 printf '\n%d passed, 0 failed\n' "$passed"
