@@ -33,6 +33,19 @@ step() { # what, command...
   fi
 }
 
+# No step may hang: seconds, command...
+bounded() {
+  local seconds=$1 front=()
+  shift
+  # A person at a terminal may be asked for sudo's password, which only the terminal's own group may read.
+  [ ! -t 0 ] || front=(--foreground)
+  timeout "${front[@]}" -k 30 "$seconds" "$@" || {
+    local code=$?
+    [ "$code" -ne 124 ] && [ "$code" -ne 137 ] || echo "ended after $seconds s, which is its bound: $*" >&2
+    return "$code"
+  }
+}
+
 verdict() { # file: the last line of standard output says whether the demo kept its promises
   tail -n 1 "$1" | grep -q '"ok":true' || {
     echo "the demo's last line does not say \"ok\":true: $(tail -n 1 "$1")" >&2
@@ -53,7 +66,7 @@ demo() { # arguments of the demo
 
 export CARGO_TARGET_DIR=$PWD/target
 
-step "unit, integration and doc tests" cargo test --workspace --all-features --quiet
+step "unit, integration and doc tests" bounded 2400 cargo test --workspace --all-features --quiet
 step "release build" cargo build --release -p ha-stack -p lab
 rounds=1
 if [ "$mode" = --long ]; then
@@ -109,7 +122,7 @@ exports=$(lab packages)
 eval "$exports"
 
 # The whole workspace is named each time, so that nothing is built twice for other features.
-ignored() { cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
+ignored() { bounded 1800 cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
 step "the libraries against real servers, ha-stack in a browser, with a Prometheus and with nginx and HAProxy" ignored --test live
 step "the lab, and the libraries on it" ignored --test lab --test libraries
 

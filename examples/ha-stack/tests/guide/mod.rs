@@ -72,7 +72,9 @@ fn script(blocks: &[Block], have: &[&str]) -> String {
                     continue;
                 }
                 "terminal" => {
-                    let inner = quoted(&format!("stty cols 100 rows 30; timeout 3 {command}"));
+                    // In the foreground: a group of its own would be stopped when it sets the terminal, whatever $SHELL is.
+                    let inner =
+                        quoted(&format!("stty cols 100 rows 30; timeout --foreground -k 5 3 {command}"));
                     let _ = writeln!(script, "said=$(script -qc {inner} /dev/null) || true");
                     script
                         .push_str("[[ $said == *REPLICA* ]] || { echo \"not drawn: $said\" >&2; exit 1; }\n");
@@ -114,12 +116,14 @@ fn run(name: &str, have: &[&str]) {
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let body = script(&page(name), have).replace("127.0.0.1:8080", &site).replace("127.0.0.1:7070", &control);
     let ends = "stays=()\ntrap 'for one in \"${stays[@]}\"; do kill \"$one\"; done; wait' EXIT\n";
-    let mut command = Command::new("bash");
-    command.arg("-c").arg(format!("{ends}{body}"));
+    // A page that hangs is a failure that says where it hung, not a run that never ends.
+    let mut command = Command::new("timeout");
+    command.args(["-k", "10", "180", "bash", "-c"]).arg(format!("{ends}{body}"));
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).env("PATH", path);
     command
         .env("TMPDIR", folder.path())
         .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
         .env_remove("HA_STACK_TOKEN")
         .env_remove("RUST_LOG");
     let out = command.stdin(Stdio::null()).output().unwrap();
