@@ -66,7 +66,7 @@ demo() { # arguments of the demo
 
 export CARGO_TARGET_DIR=$PWD/target
 
-step "unit, integration and doc tests" bounded 2400 cargo test --workspace --all-features --quiet
+step "unit, integration and doc tests" bounded 2400 cargo test --workspace --all-features --quiet --no-fail-fast
 step "release build" cargo build --release -p ha-stack -p lab
 rounds=1
 if [ "$mode" = --long ]; then
@@ -122,7 +122,7 @@ exports=$(lab packages)
 eval "$exports"
 
 # The whole workspace is named each time, so that nothing is built twice for other features.
-ignored() { bounded 1800 cargo test --workspace --all-features --quiet "$@" -- --ignored --test-threads=1; }
+ignored() { bounded 1800 cargo test --workspace --all-features --quiet --no-fail-fast "$@" -- --ignored --test-threads=1; }
 step "the libraries against real servers, ha-stack in a browser, with a Prometheus and with nginx and HAProxy" ignored --test live
 step "the lab, and the libraries on it" ignored --test lab --test libraries
 
