@@ -7,22 +7,37 @@ use tracing::info;
 
 use super::gather::Present;
 use super::normal::merged;
-use super::plan::{Action, ObjectKind, Plan};
+use super::plan::{Action, ObjectKind, Plan, Step};
 use crate::client::Client;
 use crate::error::{Error, ModifyError, Result};
 use crate::hold;
 use crate::model::{ConfigSpec, SecretSpec, ServiceSpec};
+use crate::outcome::Outcome;
 
 impl Plan {
-    /// Creates and updates, in order: networks, secrets, configs, then the services by name, each waited for before the next.
-    /// Nothing is removed: see [`prune`](Self::prune). Repeating it goes on where it stopped.
+    /// Creates and updates, in order: networks, secrets, configs, new services, which are all created and then waited for, and at
+    /// last changed services by name, each waited for before the next. Nothing is removed: see [`prune`](Self::prune). Repeating
+    /// it goes on where it stopped.
     ///
     /// `deadline` is for each service.
     ///
     /// # Errors
-    /// [`Error::Step`] if a service does not come up: those before it stand, those after it are as they were;
+    /// [`Error::Step`] if a service does not come up: those before it stand, those to be changed after it are as they were;
     /// [`Error::is_held`] if a drain or rebalance moves a service's tasks.
     pub async fn apply(&self, client: &Client, deadline: Duration) -> Result<()> {
+        self.apply_telling(client, deadline, |_| {}).await
+    }
+
+    /// As [`apply`](Self::apply), and tells how it goes on: for progress that a person watches.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_telling(
+        &self,
+        client: &Client,
+        deadline: Duration,
+        mut tell: impl FnMut(Applied<'_>),
+    ) -> Result<()> {
         let todo = |kind: ObjectKind| {
             let steps = self.steps().iter().filter(move |step| step.kind == kind);
             steps.filter(|step| matches!(step.action, Action::Create | Action::Update(_)))
@@ -30,6 +45,7 @@ impl Plan {
         for step in todo(ObjectKind::Network) {
             if let Some(spec) = self.wanted.networks.get(&step.name) {
                 there(client.networks().create(spec).await)?;
+                tell(Applied::Done(step));
             }
         }
         for step in todo(ObjectKind::Secret) {
@@ -37,6 +53,7 @@ impl Plan {
                 let mut spec = SecretSpec::new(&step.name, &content.bytes);
                 spec.labels.clone_from(&content.labels);
                 there(client.secrets().create(&spec).await)?;
+                tell(Applied::Done(step));
             }
         }
         for step in todo(ObjectKind::Config) {
@@ -44,6 +61,7 @@ impl Plan {
                 let mut spec = ConfigSpec::new(&step.name, &content.bytes);
                 spec.labels.clone_from(&content.labels);
                 there(client.configs().create(&spec).await)?;
+                tell(Applied::Done(step));
             }
         }
         if todo(ObjectKind::Service).next().is_none() {
@@ -51,16 +69,19 @@ impl Plan {
         }
         // The ids of what was created just now.
         let present = Present::read(client, &self.wanted.stack).await?;
-        for step in todo(ObjectKind::Service) {
-            let Some(spec) = self.wanted.services.get(&step.name) else { continue };
-            let spec = self.with_ids(spec, &present)?;
-            self.write(client, &spec).await?;
-            let outcome = client.services().rollout(&step.name).wait(deadline).await?;
-            if !outcome.is_success() {
-                let what = format!("apply stack {:?}: service {:?}", self.wanted.stack, step.name);
-                return Err(Error::Step { what, outcome: Box::new(outcome) });
-            }
-            info!(service = step.name, %outcome, "applied");
+        let (new, changed): (Vec<&Step>, Vec<&Step>) =
+            todo(ObjectKind::Service).partition(|step| step.action == Action::Create);
+        for step in &new {
+            self.write(client, &step.name, &present).await?;
+            tell(Applied::Written(step));
+        }
+        for step in new {
+            self.rolled_out(client, step, deadline, &mut tell).await?;
+        }
+        for step in changed {
+            self.write(client, &step.name, &present).await?;
+            tell(Applied::Written(step));
+            self.rolled_out(client, step, deadline, &mut tell).await?;
         }
         Ok(())
     }
@@ -122,7 +143,26 @@ impl Plan {
         Ok(())
     }
 
-    async fn write(&self, client: &Client, spec: &ServiceSpec) -> Result<()> {
+    async fn rolled_out(
+        &self,
+        client: &Client,
+        step: &Step,
+        deadline: Duration,
+        tell: &mut impl FnMut(Applied<'_>),
+    ) -> Result<()> {
+        let outcome = client.services().rollout(&step.name).wait(deadline).await?;
+        if !outcome.is_success() {
+            let what = format!("apply stack {:?}: service {:?}", self.wanted.stack, step.name);
+            return Err(Error::Step { what, outcome: Box::new(outcome) });
+        }
+        info!(service = step.name, %outcome, "applied");
+        tell(Applied::RolledOut(step, &outcome));
+        Ok(())
+    }
+
+    async fn write(&self, client: &Client, name: &str, present: &Present) -> Result<()> {
+        let Some(spec) = self.wanted.services.get(name) else { return Ok(()) };
+        let spec = &self.with_ids(spec, present)?;
         let services = client.services();
         if services.get_opt(&spec.name).await?.is_none() {
             return services.create(spec).await.map(|_| ());
@@ -163,6 +203,18 @@ impl Plan {
         }
         Ok(spec)
     }
+}
+
+/// What has come of a step of a plan.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Applied<'a> {
+    /// A network, secret or config is there.
+    Done(&'a Step),
+    /// A service is created or updated; its tasks start.
+    Written(&'a Step),
+    /// A service's tasks run.
+    RolledOut(&'a Step, &'a Outcome),
 }
 
 /// What somebody else made meanwhile is there too.

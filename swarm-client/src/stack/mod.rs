@@ -35,6 +35,7 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use apply::Applied;
 pub use diff::FieldChange;
 pub use plan::{Action, ObjectKind, Plan, PlanOptions, Step};
 

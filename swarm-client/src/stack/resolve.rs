@@ -50,7 +50,9 @@ impl Resolved {
                 }
                 Wanted::External(name) => {
                     network_names.insert(key, name.clone());
-                    resolved.external_networks.insert(name);
+                    if !is_of_each_host(&name) {
+                        resolved.external_networks.insert(name);
+                    }
                 }
             }
         }
@@ -105,14 +107,15 @@ impl Resolved {
                     .push(NetworkAttachment { target: DEFAULT.to_owned(), ..NetworkAttachment::default() });
             }
             for attachment in attachments {
-                // The host's own network is nobody's.
-                if attachment.target == "host" || attachment.target == "none" {
+                let known = network_names.get(&attachment.target);
+                if known.is_none() && is_of_each_host(&attachment.target) {
                     continue;
                 }
-                let name = network_names
-                    .get(&attachment.target)
-                    .ok_or_else(|| missing("network", &attachment.target))?;
+                let name = known.ok_or_else(|| missing("network", &attachment.target))?;
                 attachment.target.clone_from(name);
+                if is_of_each_host(name) {
+                    continue;
+                }
                 if !attachment.aliases.contains(key) {
                     attachment.aliases.push(key.clone());
                 }
@@ -121,6 +124,11 @@ impl Resolved {
         }
         Ok(resolved)
     }
+}
+
+/// True for the networks that every host has by itself: the swarm does not list them, and knows no alias there.
+fn is_of_each_host(network: &str) -> bool {
+    network == "host" || network == "none"
 }
 
 const DEFAULT: &str = "default";

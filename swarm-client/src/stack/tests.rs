@@ -150,3 +150,18 @@ fn what_cannot_be_is_said_before_anything_is_done() {
     assert!(Resolved::of(&dangling).unwrap_err().to_string().contains("service \"a\" uses secret \"c\""));
     assert!(Resolved::of(&Stack::new("a b")).is_err());
 }
+
+/// `docker stack deploy` takes the host's own network for an external one too.
+#[test]
+fn the_host_s_network_needs_nobody_to_make_it() {
+    let stack = Stack::new("shop").external_network("outside", "host").service(
+        ServiceSpec::builder("front", "front:1").network("outside").build(),
+        [] as [&str; 0],
+        [] as [&str; 0],
+    );
+    let resolved = Resolved::of(&stack).unwrap();
+    assert!(resolved.external_networks.is_empty());
+    let attachment = &resolved.services["shop_front"].task_template.networks[0];
+    assert_eq!((attachment.target.as_str(), attachment.aliases.len()), ("host", 0));
+    assert!(plan(&stack, &Present::default()).is_ok());
+}
