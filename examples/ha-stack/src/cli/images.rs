@@ -46,7 +46,7 @@ pub async fn run(command: ImagesCommand, backends: Backends) -> Result<ExitCode>
                 progress.line(format!("{} for {}", file.display(), bundle.reference(image.name)));
             }
         }
-        ImagesCommand::Load => engines::load(&bundle, &backends.engines()?, &progress).await?,
+        ImagesCommand::Load => engines::load(&bundle.builds()?, &backends.engines()?, &progress).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

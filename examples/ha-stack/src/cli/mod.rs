@@ -19,6 +19,7 @@ use crate::roles;
 use crate::settings::{Backends, PlatformName, Secret};
 
 pub mod demo;
+pub mod deploy;
 pub mod engines;
 #[cfg(target_os = "linux")]
 pub mod faults;
@@ -55,6 +56,14 @@ enum Command {
         after_help = "Example:\n  ha-stack demo --json\n  ha-stack demo --platform swarm --no-faults\n  ha-stack demo --platform engines --json"
     )]
     Demo(demo::DemoArgs),
+    /// Make a Swarm what a stack file says: the site, its roles, Consul and Redis; a second time changes nothing
+    #[command(
+        after_help = "Example:\n  ha-stack deploy --dry-run\n  ha-stack deploy --file shop.yml --name shop\nThe reference deployment is examples/ha-stack/deploy/ha-stack.yml: copy it and put your own site in."
+    )]
+    Deploy(deploy::DeployArgs),
+    /// Remove a stack; its volumes stay
+    #[command(after_help = "Example:\n  ha-stack remove --name shop")]
+    Remove(deploy::RemoveArgs),
     /// Let things go wrong in a lab, one after the other under steady load, and report what users saw
     #[cfg(target_os = "linux")]
     #[command(
@@ -223,6 +232,8 @@ impl Command {
             Self::Demo(args) => demo::run(args, backends, stop).await,
             #[cfg(target_os = "linux")]
             Self::Faults(args) => faults::run(args, backends, stop).await,
+            Self::Deploy(args) => unless_interrupted(&stop, deploy::deploy(args, &backends)).await,
+            Self::Remove(args) => unless_interrupted(&stop, deploy::remove(args, &backends)).await,
             Self::Load(args) => load::run(args, stop).await,
             Self::Top(args) => top::run(args, backends, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,

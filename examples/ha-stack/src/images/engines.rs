@@ -9,7 +9,7 @@ use swarm_client::bollard;
 use swarm_client::bollard::query_parameters::{BuildImageOptionsBuilder, ListContainersOptionsBuilder};
 use tokio::task::JoinSet;
 
-use super::{Bundle, IMAGES};
+use super::Build;
 use crate::progress::Progress;
 use crate::settings::shown;
 
@@ -17,19 +17,14 @@ use crate::settings::shown;
 ///
 /// # Errors
 /// When an engine can't be reached or refuses a build; it is named.
-pub async fn load(bundle: &Bundle, engines: &BTreeMap<String, String>, progress: &Progress) -> Result<()> {
+pub async fn load(builds: &[Build], engines: &BTreeMap<String, String>, progress: &Progress) -> Result<()> {
     let names = engines.keys().cloned().collect::<Vec<_>>().join(", ");
-    let size = bundle.size() as f64 / 1e6;
-    let step = progress.step(format!("images of {size:.0} MB on {names}"));
-    let mut contexts = Vec::new();
-    for image in IMAGES {
-        contexts.push((bundle.reference(image.name), bytes::Bytes::from(bundle.context(image)?)));
-    }
+    let step = progress.step(format!("{} images on {names}", builds.len()));
     let mut loads = JoinSet::new();
     for (name, url) in engines {
-        let (name, url, contexts) = (name.clone(), url.clone(), contexts.clone());
+        let (name, url, builds) = (name.clone(), url.clone(), builds.to_vec());
         loads.spawn(async move {
-            let built = load_one(&url, &contexts).await;
+            let built = load_one(&url, &builds).await;
             built.with_context(|| format!("the images can't be put on the engine {name} at {}", shown(&url)))
         });
     }
@@ -38,15 +33,15 @@ pub async fn load(bundle: &Bundle, engines: &BTreeMap<String, String>, progress:
         built += load.context("loading ended early")??;
         step.detail(format!("{built} built"));
     }
-    step.done(format!("{built} built, {} were there", engines.len() * IMAGES.len() - built));
+    step.done(format!("{built} built, {} were there", engines.len() * builds.len() - built));
     Ok(())
 }
 
 /// Returns how many images were built.
-async fn load_one(url: &str, contexts: &[(String, bytes::Bytes)]) -> Result<usize> {
+async fn load_one(url: &str, builds: &[Build]) -> Result<usize> {
     let engine = swarm_client::Client::builder().endpoint(url).connect().await?.bollard()?;
     let mut built = 0;
-    for (reference, context) in contexts {
+    for Build { reference, context } in builds {
         if engine.inspect_image(reference).await.is_ok() {
             continue;
         }

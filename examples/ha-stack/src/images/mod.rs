@@ -10,7 +10,17 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 pub mod engines;
+pub mod others;
 pub mod rootfs;
+
+/// An image as it is built: its full name, and the context that `docker build -` reads from its standard input.
+#[derive(Clone)]
+pub struct Build {
+    /// `ha-stack/web:0123456789ab`.
+    pub reference: String,
+    /// A tar.
+    pub context: bytes::Bytes,
+}
 
 /// An image of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +53,10 @@ impl Bundle {
     /// # Errors
     /// When the program or one of its libraries can't be read.
     pub fn of_program(program: &Path) -> Result<Self> {
-        let files = rootfs::collect(program)?;
-        let mut digest = Sha256::new();
-        for file in &files {
-            digest.update(file.path.as_bytes());
-            digest.update(&file.content);
-        }
-        for image in IMAGES {
-            digest.update(image.dockerfile.as_bytes());
-        }
-        let tag: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let mut files = rootfs::collect("ha-stack", program)?;
+        files.extend(rootfs::clock()?);
+        let dockerfiles: Vec<&str> = IMAGES.iter().map(|image| image.dockerfile).collect();
+        let tag = tag(&files, &dockerfiles);
         Ok(Self { files, tag })
     }
 
@@ -79,8 +83,25 @@ impl Bundle {
             .with_context(|| format!("the build context of {} can't be written", image.name))
     }
 
-    /// The size of the root file system in bytes.
-    pub fn size(&self) -> usize {
-        self.files.iter().map(|f| f.content.len()).sum()
+    /// Every image of the stack, ready to be built.
+    ///
+    /// # Errors
+    /// When a tar can't be written.
+    pub fn builds(&self) -> Result<Vec<Build>> {
+        let build = |image: Image| -> Result<Build> {
+            Ok(Build { reference: self.reference(image.name), context: self.context(image)?.into() })
+        };
+        IMAGES.into_iter().map(build).collect()
     }
+}
+
+/// The first 12 hexadecimal digits of what the content hashes to.
+fn tag(files: &[rootfs::File], dockerfiles: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for file in files {
+        digest.update(file.path.as_bytes());
+        digest.update(&file.content);
+    }
+    dockerfiles.iter().for_each(|dockerfile| digest.update(dockerfile.as_bytes()));
+    digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

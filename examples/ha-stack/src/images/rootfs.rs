@@ -16,25 +16,35 @@ pub struct File {
     pub content: Vec<u8>,
 }
 
-/// The program as `bin/ha-stack`, its shared libraries and loader at their own paths, and the few files of `/etc`
-/// that a C library looks for.
+/// The program as `bin/NAME`, its shared libraries and loader at their own paths, and the few files of `/etc` that a C
+/// library looks for.
 ///
 /// # Errors
 /// When the program or a library can't be read, or `ldd` can't be run.
-pub fn collect(program: &Path) -> Result<Vec<File>> {
+pub fn collect(name: &str, program: &Path) -> Result<Vec<File>> {
     let mut files = vec![
         text("etc/passwd", "root:x:0:0:root:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
         text("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
         text("etc/nsswitch.conf", "hosts: files dns\n"),
-        read("bin/ha-stack", program)?,
+        read(&format!("bin/{name}"), program)?,
     ];
-    // For `ha-stack faults`, where it is installed: some 90 kB that nothing else loads.
-    let clock = faketime().map(|path| PathBuf::from(format!("/{path}")));
-    for library in libraries(program)?.into_iter().chain(clock) {
-        let path = library.to_string_lossy().trim_start_matches('/').to_owned();
-        files.push(read(&path, &library)?);
+    for library in libraries(program)? {
+        files.push(below_root(&library)?);
     }
     Ok(files)
+}
+
+/// What `ha-stack faults` needs to set the clocks of roles, where it is installed: some 90 kB that nothing else loads.
+///
+/// # Errors
+/// When it is there and can't be read.
+pub fn clock() -> Result<Option<File>> {
+    faketime().map(|path| below_root(Path::new(&format!("/{path}")))).transpose()
+}
+
+/// A file at the path that it has on this machine.
+fn below_root(file: &Path) -> Result<File> {
+    read(file.to_string_lossy().trim_start_matches('/'), file)
 }
 
 /// The library that shows a program another time of day, without the leading slash; `None` where it is not installed
@@ -103,7 +113,8 @@ fn parse_ldd(said: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn text(path: &str, content: &str) -> File {
+/// A file that everybody may read.
+pub fn text(path: &str, content: &str) -> File {
     File { path: path.into(), mode: 0o644, content: content.into() }
 }
 

@@ -169,7 +169,7 @@ impl Platform for EnginesPlatform {
         let redis = check_redis(&self.backends, self.name()).await?;
         self.spec.policy().validate().context("the scaling policy was refused")?;
         let bundle = Bundle::of_this_program()?;
-        engines::load(&bundle, &self.backends.engines()?, progress).await?;
+        engines::load(&bundle.builds()?, &self.backends.engines()?, progress).await?;
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
         self.records.delete(&self.spec.service).await?;
         ConsulRoster::new(self.consul.clone()).clear().await?;

@@ -154,7 +154,7 @@ impl Platform for SwarmPlatform {
         self.spec.policy().validate().context("the scaling policy was refused")?;
         self.check_nodes().await?;
         let bundle = Bundle::of_this_program()?;
-        engines::load(&bundle, &self.engines, progress).await?;
+        engines::load(&bundle.builds()?, &self.engines, progress).await?;
         ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
 
         let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token(), &self.run);

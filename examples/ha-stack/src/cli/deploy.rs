@@ -1,0 +1,139 @@
+//! `ha-stack deploy` and `ha-stack remove`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use swarm_client::stack::{Applied, Plan, Stack};
+
+use crate::deploy::{self, Deployment};
+use crate::images::engines;
+use crate::progress::Progress;
+use crate::settings::{Backends, shown};
+
+/// Flags of `deploy`.
+#[derive(Args, Debug)]
+pub struct DeployArgs {
+    /// The stack file, in compose's form [default: the reference deployment, which brings Consul and Redis along]
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The stack's name
+    #[arg(long, default_value = "ha", value_name = "NAME")]
+    name: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave what the file no longer has
+    #[arg(long)]
+    no_prune: bool,
+    /// How long each service may take until its tasks run
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    deadline: u64,
+}
+
+/// Flags of `remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    /// The stack's name
+    #[arg(long, default_value = "ha", value_name = "NAME")]
+    name: String,
+    /// How long its tasks may take to end
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    deadline: u64,
+}
+
+/// Makes the Swarm what the stack file says.
+///
+/// # Errors
+/// When the file can't be used, an image can't be made, or a service does not come up.
+pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
+    let progress = Progress::new();
+    let deadline = Duration::from_secs(args.deadline);
+    let text = match &args.file {
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("--file is {}", file.display()))?
+        }
+        None => deploy::OWN_FILE.to_owned(),
+    };
+    let folder = args.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let swarm = Box::pin(connect(backends)).await?;
+    let members = deploy::members(&swarm.nodes().list().await?)?;
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Deployment { stack, builds } = deploy::read(&args.name, &text, folder, &members, &environment)?;
+
+    let plan = Box::pin(stack.plan(&swarm, &deploy::plan_options())).await?;
+    println!("{plan}");
+    if args.dry_run || plan.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !builds.is_empty() {
+        let engines = backends.engines()?;
+        ensure!(
+            engines.len() >= members.len(),
+            "the Swarm has {} nodes, and --engines (HA_STACK_ENGINES) names {} of their engines: each needs the images",
+            members.len(),
+            engines.len()
+        );
+        engines::load(&builds, &engines, &progress).await?;
+    }
+    Box::pin(apply(&plan, &swarm, deadline, &progress)).await?;
+    if !args.no_prune {
+        Box::pin(plan.prune(&swarm, deadline))
+            .await
+            .context("what the file no longer has can't be removed")?;
+    }
+    progress.line(format!("the stack {} is what the file says", args.name));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes all that has the stack's name, but its volumes, which hold users' sessions.
+///
+/// # Errors
+/// When the Swarm can't be reached, there is no such stack, or its tasks don't end.
+pub async fn remove(args: RemoveArgs, backends: &Backends) -> Result<ExitCode> {
+    let progress = Progress::new();
+    let swarm = Box::pin(connect(backends)).await?;
+    let plan = Box::pin(Stack::new(&args.name).plan(&swarm, &deploy::plan_options())).await?;
+    ensure!(
+        !plan.is_empty(),
+        "the Swarm has no stack {} (--name): `docker stack ls` lists those that it has",
+        args.name
+    );
+    println!("{plan}");
+    let step = progress.step(format!("removing the stack {}", args.name));
+    Box::pin(plan.prune(&swarm, Duration::from_secs(args.deadline))).await?;
+    step.done("gone; its volumes stay: `docker volume ls` on each host lists them");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect(backends: &Backends) -> Result<swarm_client::Client> {
+    let swarm = backends.swarm().await?;
+    let info = swarm.info().await?;
+    ensure!(
+        info.swarm.control_available,
+        "the engine at {} (--docker-host, DOCKER_HOST) is not a Swarm manager: run `docker swarm init` there, or name a \
+         manager",
+        shown(&swarm.endpoint().to_string())
+    );
+    Ok(swarm)
+}
+
+async fn apply(
+    plan: &Plan,
+    swarm: &swarm_client::Client,
+    deadline: Duration,
+    progress: &Progress,
+) -> Result<()> {
+    let applied = plan.apply_telling(swarm, deadline, |applied| match applied {
+        Applied::Done(step) => progress.line(format!("{} {}: there", step.kind, step.name)),
+        Applied::Written(step) => progress.line(format!("{} {}: starts ...", step.kind, step.name)),
+        Applied::RolledOut(step, outcome) => progress.line(format!("{} {}: {outcome}", step.kind, step.name)),
+        _ => {}
+    });
+    applied.await.context(
+        "the stack is not what the file says yet; `docker service ps --no-trunc NAME` and `docker service logs NAME` say \
+         more, and the same command goes on where it stopped",
+    )
+}

@@ -1,0 +1,189 @@
+//! The whole stack from one stack file: what `ha-stack deploy` fills in, and the images that it makes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use swarm_client::Node;
+use swarm_client::stack::compose::Context;
+use swarm_client::stack::{PlanOptions, Stack};
+
+use crate::images::others::OTHERS;
+use crate::images::{Build, Bundle, IMAGES};
+use crate::roles::labels;
+
+/// The stack file that is used where no other is named.
+pub const OWN_FILE: &str = include_str!("../deploy/ha-stack.yml");
+
+/// A host of the Swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its address in the Swarm.
+    pub address: String,
+}
+
+/// The hosts that the stack is spread over, in the order of their names.
+///
+/// # Errors
+/// When a node is a worker or says no address, or names repeat.
+pub fn members(nodes: &[Node]) -> Result<Vec<Member>> {
+    let mut members = Vec::new();
+    for node in nodes {
+        let name = node.hostname().to_owned();
+        ensure!(
+            node.is_manager(),
+            "the node {name} is a worker: a registrar asks the engine of its own host for tasks, which only a manager \
+             answers; promote it with `docker node promote {name}`"
+        );
+        let address = node.addr().with_context(|| format!("the node {name} does not say its address"))?;
+        members.push(Member { name, address: address.to_string() });
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    ensure!(names.len() == members.len(), "two nodes have the same name: give each host a name of its own");
+    ensure!(!members.is_empty(), "the Swarm lists no node");
+    Ok(members)
+}
+
+/// A stack file that was read, and the images that have to be built for it.
+pub struct Deployment {
+    /// What is wanted.
+    pub stack: Stack,
+    /// The images that the file asked for by variables that nobody set.
+    pub builds: Vec<Build>,
+}
+
+/// Reads a stack file. Variables come from `environment` first, then from here; files that it names lie in `folder`.
+///
+/// # Errors
+/// All problems of the file at once; those of an image that has to be made.
+pub fn read(
+    name: &str,
+    text: &str,
+    folder: &Path,
+    members: &[Member],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Deployment> {
+    let hosts = host_variables(name, members);
+    let asked: RefCell<BTreeMap<String, Build>> = RefCell::default();
+    let problem: RefCell<Option<anyhow::Error>> = RefCell::default();
+    let bundle: RefCell<Option<Bundle>> = RefCell::default();
+    let variable = |variable: &str| -> Option<String> {
+        if let Some(value) = environment(variable).or_else(|| hosts.get(variable).cloned()) {
+            return Some(value);
+        }
+        let image = variable.strip_suffix("_IMAGE")?.to_ascii_lowercase();
+        if let Some(build) = asked.borrow().get(&image) {
+            return Some(build.reference.clone());
+        }
+        match build(&image, &mut bundle.borrow_mut())? {
+            Ok(build) => {
+                let reference = build.reference.clone();
+                asked.borrow_mut().insert(image, build);
+                Some(reference)
+            }
+            Err(error) => {
+                // One is enough to act on.
+                problem.borrow_mut().get_or_insert(error);
+                Some("unknown".to_owned())
+            }
+        }
+    };
+    let file = |path: &str| std::fs::read(folder.join(path));
+    let stack = Stack::from_compose(name, text, &Context { variable: &variable, file: &file })?;
+    if let Some(problem) = problem.take() {
+        return Err(problem);
+    }
+    Ok(Deployment { stack, builds: asked.take().into_values().collect() })
+}
+
+/// What others write on the stack's services.
+pub fn plan_options() -> PlanOptions {
+    PlanOptions::default().keep_label(labels::TERM).keep_label(labels::HOLD_UNTIL)
+}
+
+/// An image by its name; `None` where there is no such image.
+fn build(image: &str, bundle: &mut Option<Bundle>) -> Option<Result<Build>> {
+    if let Some(other) = OTHERS.iter().find(|other| other.name == image) {
+        return Some(other.build());
+    }
+    let own = *IMAGES.iter().find(|own| own.name == image)?;
+    let made = || -> Result<Build> {
+        let bundle = match bundle {
+            Some(bundle) => bundle,
+            none => none.insert(Bundle::of_this_program()?),
+        };
+        Ok(Build { reference: bundle.reference(own.name), context: bundle.context(own)?.into() })
+    };
+    Some(made())
+}
+
+fn host_variables(name: &str, members: &[Member]) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([
+        ("STACK".to_owned(), name.to_owned()),
+        ("SERVERS".to_owned(), members.len().to_string()),
+        ("SCALERS_PER_HOST".to_owned(), if members.len() > 1 { "1" } else { "2" }.to_owned()),
+    ]);
+    let addresses: Vec<&str> = members.iter().map(|member| member.address.as_str()).collect();
+    all.insert("ADDRESSES".into(), addresses.join("|"));
+    // Three places for what must outlive one of them, whatever the number of hosts.
+    for (place, member) in (1..=PLACES).zip(members.iter().cycle()) {
+        all.insert(format!("HOST_{place}"), member.name.clone());
+        all.insert(format!("ADDRESS_{place}"), member.address.clone());
+    }
+    all
+}
+
+const PLACES: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(names: &[&str]) -> Vec<Member> {
+        let address = |at: usize| format!("198.18.0.1{at}");
+        names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| Member { name: (*name).into(), address: address(at) })
+            .collect()
+    }
+
+    fn images(variable: &str) -> Option<String> {
+        variable.ends_with("_IMAGE").then(|| format!("{}:1", variable.to_ascii_lowercase()))
+    }
+
+    #[test]
+    fn the_stack_file_is_one_and_spreads_what_must_outlive_a_host() {
+        let three = hosts(&["a", "b", "c"]);
+        let read = read("ha", OWN_FILE, Path::new("."), &three, &images).unwrap();
+        assert!(read.builds.is_empty(), "every image was named");
+        let services: BTreeMap<&str, _> = read.stack.services().collect();
+        for (key, host) in [("redis-1", "a"), ("redis-2", "b"), ("redis-3", "c"), ("sentinel-3", "c")] {
+            let placement = services[key].task_template.placement.clone().unwrap();
+            assert_eq!(placement.constraints, [format!("node.hostname == {host}")], "{key}");
+        }
+        let container = services["consul"].task_template.container_spec.clone().unwrap();
+        assert!(container.args.iter().any(|arg| arg.contains("^(198.18.0.10|198.18.0.11|198.18.0.12)$")));
+        assert!(container.args.contains(&"-bootstrap-expect=3".to_owned()));
+        assert_eq!(services["web"].replicas(), Some(2));
+    }
+
+    #[test]
+    fn one_host_is_enough_to_begin_with() {
+        let read = read("ha", OWN_FILE, Path::new("."), &hosts(&["only"]), &images).unwrap();
+        let services: BTreeMap<&str, _> = read.stack.services().collect();
+        let placement = services["redis-3"].task_template.placement.clone().unwrap();
+        assert_eq!(placement.constraints, ["node.hostname == only"]);
+    }
+
+    #[test]
+    fn an_image_that_nobody_makes_is_a_variable_that_is_not_set() {
+        let text = "services: {a: {image: \"${ODD_IMAGE}\"}}";
+        let error = read("ha", text, Path::new("."), &hosts(&["a"]), &|_| None).map(drop).unwrap_err();
+        assert!(error.to_string().contains("ODD_IMAGE"), "{error}");
+    }
+}
