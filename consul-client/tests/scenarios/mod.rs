@@ -187,12 +187,13 @@ async fn lists_of_keys(client: Client) {
 async fn services_and_checks(client: Client) {
     let agent = client.agent();
     let web = |id: &str, port| ServiceRegistration::new("web", id).port(port).tag("a");
-    let ttl = || Check::ttl(Duration::from_secs(2));
+    // Longer than a busy machine's agent needs to tell its servers.
+    let ttl = || Check::ttl(Duration::from_secs(5));
     let list = async || client.health().service("web").await.unwrap();
     let passing = async || client.health().service("web").passing().await.unwrap().value.len();
     let register_other = async |name: &str| {
         agent.register(&ServiceRegistration::new(name, name)).await.unwrap();
-        settle(async || {
+        settle("it is in the catalogue", async || {
             let services = client.catalog().services().await.unwrap().value;
             services.iter().any(|service| service.name == name)
         })
@@ -204,20 +205,20 @@ async fn services_and_checks(client: Client) {
     register_other("other").await;
     assert!(list().await.meta.index.unwrap() > empty);
     agent.register(&web("web-1", 1).check(ttl())).await.unwrap();
-    settle(async || list().await.value.len() == 1).await;
+    settle("it is listed", async || list().await.value.len() == 1).await;
     assert_eq!(passing().await, 0, "critical until its first result");
     agent.update_ttl("service:web-1", Status::Passing, "well").await.unwrap();
-    settle(async || passing().await == 1).await;
+    settle("it passes", async || passing().await == 1).await;
     let before = list().await;
     // The same registration again keeps the check's result.
     agent.register(&web("web-1", 1).check(ttl())).await.unwrap();
     assert_eq!(list().await.value[0].service, before.value[0].service);
     assert_eq!(passing().await, 1);
-    settle(async || passing().await == 0).await;
+    settle("its time to live ends", async || passing().await == 0).await;
     let expired = agent.checks().await.unwrap()["service:web-1"].clone();
     assert_eq!(expired.status, Status::Critical);
     agent.register(&web("web-2", 2).tag("b")).await.unwrap();
-    settle(async || list().await.value.len() == 2).await;
+    settle("both are listed", async || list().await.value.len() == 2).await;
     assert_eq!(client.health().service("web").tag("b").await.unwrap().value.len(), 1);
     let services = client.catalog().services().await.unwrap().value;
     let tags = &services.iter().find(|service| service.name == "web").unwrap().tags;
@@ -230,7 +231,7 @@ async fn services_and_checks(client: Client) {
     agent.deregister("none").await.unwrap();
     agent.deregister("web-1").await.unwrap();
     agent.deregister("web-2").await.unwrap();
-    settle(async || list().await.value.is_empty()).await;
+    settle("none is listed", async || list().await.value.is_empty()).await;
     // From now on a service without instances has the index of the last such end, whoever else comes.
     let empty = list().await.meta.index.unwrap();
     register_other("third").await;
@@ -238,10 +239,10 @@ async fn services_and_checks(client: Client) {
 }
 
 /// An agent tells its servers in the background.
-async fn settle(mut is_so: impl AsyncFnMut() -> bool) {
+async fn settle(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(10), "never so");
+        assert!(began.elapsed() < Duration::from_secs(20), "never so: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -340,7 +341,7 @@ async fn recipes(client: Client) {
 async fn events(client: Client) {
     let events = client.events();
     events.fire("before", "x").send().await.unwrap();
-    settle(async || !events.list().await.unwrap().value.is_empty()).await;
+    settle("the event is listed", async || !events.list().await.unwrap().value.is_empty()).await;
     let mut watch = events.watch_all();
     let mut state = watch.subscribe_state();
     let fire = async {
