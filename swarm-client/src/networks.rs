@@ -106,6 +106,17 @@ impl Networks {
         Ok(())
     }
 
+    /// Reads a network by its id, also one of those that every host has by itself: the managers know these under an id of
+    /// their own, and list them nowhere.
+    pub(crate) async fn by_id(&self, id: &str) -> Result<Option<Network>> {
+        let request = Request::get(format!("inspect network {id:?}"), &["networks", id]);
+        match self.client.call(request).await {
+            Ok(network) => Ok(Some(network)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn listed(&self, filters: &[(&str, &str)]) -> Result<Vec<Network>> {
         // A worker answers this list too, with the few networks that it knows. So the client first finds a manager.
         let _: IgnoredAny = self.client.call(Request::get("find a manager", &["swarm"])).await?;

@@ -167,7 +167,7 @@ mod tests {
             assert_eq!(placement.constraints, [format!("node.hostname == {host}")], "{key}");
         }
         let container = services["consul"].task_template.container_spec.clone().unwrap();
-        assert!(container.args.iter().any(|arg| arg.contains("^(198.18.0.10|198.18.0.11|198.18.0.12)$")));
+        assert!(container.args.iter().any(|arg| arg.contains("^(198.18.0.10|198.18.0.11|198.18.0.12)(/|$)")));
         assert!(container.args.contains(&"-bootstrap-expect=3".to_owned()));
         assert_eq!(services["web"].replicas(), Some(2));
     }

@@ -35,6 +35,19 @@ impl Present {
         let mut present = Self::default();
         present.services.extend(services.into_iter().map(|service| (service.name().to_owned(), service)));
         present.all_networks.extend(networks.into_iter().map(|network| (network.name.clone(), network)));
+        let known: BTreeSet<&str> =
+            present.all_networks.values().map(|network| network.id.as_str()).collect();
+        let attached = present.services.values().flat_map(|service| &service.spec.task_template.networks);
+        let unlisted: BTreeSet<String> = attached
+            .filter(|attachment| !known.contains(attachment.target.as_str()))
+            .map(|attachment| attachment.target.clone())
+            .collect();
+        for id in unlisted {
+            // The host's own, which needs to be known by its name alone.
+            if let Some(network) = client.networks().by_id(&id).await? {
+                present.all_networks.entry(network.name.clone()).or_insert(network);
+            }
+        }
         for secret in secrets {
             if secret.label(NAMESPACE_LABEL) == Some(stack) {
                 present.own_secrets.insert(secret.name().to_owned());

@@ -289,3 +289,38 @@ async fn a_hold_keeps_scales_off_until_it_ends() {
     let engine = Engine::start(move |asked| service.answer(asked)).await;
     assert!(engine.client().await.services().scale("web", 3).await.unwrap().written);
 }
+
+/// The managers know the host's own network under an id that no list has.
+#[tokio::test]
+async fn a_stack_on_the_host_s_network_is_unchanged_the_second_time() {
+    use swarm_client::stack::{PlanOptions, Stack};
+    let spec = swarm_client::ServiceSpec::builder("front", "front:1").network("outside").build();
+    let stack = Stack::new("shop").external_network("outside", "host").service(
+        spec,
+        [] as [&str; 0],
+        [] as [&str; 0],
+    );
+    let there = json!([{
+        "ID": "s1",
+        "Version": {"Index": 7},
+        "Spec": {
+            "Name": "shop_front",
+            "Labels": {"com.docker.stack.namespace": "shop", "com.docker.stack.image": "front:1"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "front:1", "Labels": {"com.docker.stack.namespace": "shop"}},
+                "Networks": [{"Target": "vpsq"}]
+            },
+            "Mode": {"Replicated": {"Replicas": 1}}
+        }
+    }]);
+    let host = json!({"Name": "host", "Id": "vpsq", "Scope": "swarm", "Driver": "host"});
+    let engine = Engine::start(move |asked| match asked.line().as_str() {
+        "GET /services" => Reply::ok(there.clone()),
+        "GET /networks/vpsq" => Reply::ok(host.clone()),
+        "GET /networks" | "GET /secrets" | "GET /configs" => Reply::ok(json!([])),
+        _ => Reply::ok(json!({"ID": "swarm"})),
+    })
+    .await;
+    let plan = stack.plan(&engine.client().await, &PlanOptions::default()).await.unwrap();
+    assert!(plan.is_empty(), "{plan}");
+}

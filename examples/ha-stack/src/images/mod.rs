@@ -79,7 +79,7 @@ impl Bundle {
     /// # Errors
     /// When the tar can't be written.
     pub fn context(&self, image: Image) -> Result<Vec<u8>> {
-        rootfs::context(image.dockerfile, &self.files)
+        rootfs::context(image.dockerfile, &self.files, &[])
             .with_context(|| format!("the build context of {} can't be written", image.name))
     }
 
@@ -96,7 +96,7 @@ impl Bundle {
 }
 
 /// The first 12 hexadecimal digits of what the content hashes to.
-fn tag(files: &[rootfs::File], dockerfiles: &[&str]) -> String {
+fn tag<'a>(files: impl IntoIterator<Item = &'a rootfs::File>, dockerfiles: &[&str]) -> String {
     let mut digest = Sha256::new();
     for file in files {
         digest.update(file.path.as_bytes());

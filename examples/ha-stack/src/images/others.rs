@@ -18,8 +18,8 @@ pub struct Other {
     pub setting: &'static str,
     /// Its Dockerfile.
     dockerfile: &'static str,
-    /// Files beside the program.
-    files: &'static [(&'static str, &'static str)],
+    /// Files that the program may write, and whose folders are its own.
+    own: &'static [(&'static str, &'static str)],
 }
 
 /// Redis with its Sentinel, and Consul.
@@ -29,7 +29,7 @@ pub const OTHERS: [Other; 2] = [
         program: "redis-server",
         setting: "REDIS_BIN",
         dockerfile: include_str!("../../images/redis/Dockerfile"),
-        files: &[
+        own: &[
             ("data/redis.conf", include_str!("../../images/redis/redis.conf")),
             ("data/sentinel.conf", include_str!("../../images/redis/sentinel.conf")),
         ],
@@ -40,7 +40,7 @@ pub const OTHERS: [Other; 2] = [
         setting: "CONSUL_BIN",
         dockerfile: include_str!("../../images/consul/Dockerfile"),
         // An empty folder is not in a tar.
-        files: &[("consul/data/.keep", "")],
+        own: &[("consul/data/.keep", "")],
     },
 ];
 
@@ -59,11 +59,11 @@ impl Other {
                  is in {setting}, or name an image that your engines can pull in {image}_IMAGE"
             )
         })?;
-        let mut files = rootfs::collect(program, &found)?;
-        files.extend(self.files.iter().map(|(path, content)| rootfs::text(path, content)));
-        let context = rootfs::context(self.dockerfile, &files)
+        let files = rootfs::collect(program, &found)?;
+        let own: Vec<_> = self.own.iter().map(|(path, content)| rootfs::text(path, content)).collect();
+        let context = rootfs::context(self.dockerfile, &files, &own)
             .with_context(|| format!("the build context of {name} can't be written"))?;
-        let reference = format!("ha-stack/{name}:{}", tag(&files, &[self.dockerfile]));
+        let reference = format!("ha-stack/{name}:{}", tag(files.iter().chain(&own), &[self.dockerfile]));
         Ok(Build { reference, context: context.into() })
     }
 }

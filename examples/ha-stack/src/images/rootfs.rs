@@ -57,15 +57,16 @@ pub fn faketime() -> Option<String> {
     Some(found.to_str()?.trim_start_matches('/').to_owned())
 }
 
-/// A tar with the Dockerfile and, under `rootfs/`, the files.
+/// A tar with the Dockerfile, under `rootfs/` the files, and under `own/` those that the program may write.
 ///
 /// # Errors
 /// When the tar can't be written.
-pub fn context(dockerfile: &str, files: &[File]) -> Result<Vec<u8>> {
+pub fn context(dockerfile: &str, files: &[File], own: &[File]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let dockerfile = text("Dockerfile", dockerfile);
     let below = files.iter().map(|f| (format!("rootfs/{}", f.path), f));
-    for (path, file) in std::iter::once((dockerfile.path.clone(), &dockerfile)).chain(below) {
+    let own = own.iter().map(|f| (format!("own/{}", f.path), f));
+    for (path, file) in std::iter::once((dockerfile.path.clone(), &dockerfile)).chain(below).chain(own) {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(file.content.len())?);
         header.set_mode(file.mode);
@@ -141,13 +142,13 @@ mod tests {
 
     #[test]
     fn the_context_holds_the_dockerfile_and_the_files() {
-        let bytes = context("FROM scratch\n", &[text("etc/passwd", "x")]).unwrap();
+        let bytes = context("FROM scratch\n", &[text("etc/passwd", "x")], &[text("data/a", "x")]).unwrap();
         let mut tar = tar::Archive::new(bytes.as_slice());
         let names: Vec<String> = tar
             .entries()
             .unwrap()
             .map(|e| e.unwrap().path().unwrap().to_string_lossy().into_owned())
             .collect();
-        assert_eq!(names, ["Dockerfile", "rootfs/etc/passwd"]);
+        assert_eq!(names, ["Dockerfile", "rootfs/etc/passwd", "own/data/a"]);
     }
 }
