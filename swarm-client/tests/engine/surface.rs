@@ -295,24 +295,14 @@ async fn a_hold_keeps_scales_off_until_it_ends() {
 async fn a_stack_on_the_host_s_network_is_unchanged_the_second_time() {
     use swarm_client::stack::{PlanOptions, Stack};
     let spec = swarm_client::ServiceSpec::builder("front", "front:1").network("outside").build();
-    let stack = Stack::new("shop").external_network("outside", "host").service(
-        spec,
-        [] as [&str; 0],
-        [] as [&str; 0],
-    );
-    let there = json!([{
-        "ID": "s1",
-        "Version": {"Index": 7},
-        "Spec": {
-            "Name": "shop_front",
-            "Labels": {"com.docker.stack.namespace": "shop", "com.docker.stack.image": "front:1"},
-            "TaskTemplate": {
-                "ContainerSpec": {"Image": "front:1", "Labels": {"com.docker.stack.namespace": "shop"}},
-                "Networks": [{"Target": "vpsq"}]
-            },
-            "Mode": {"Replicated": {"Replicas": 1}}
-        }
-    }]);
+    let mut written = serde_json::to_value(&spec).unwrap();
+    written["Name"] = "shop_front".into();
+    written["Labels"] = json!({"com.docker.stack.namespace": "shop", "com.docker.stack.image": "front:1"});
+    written["TaskTemplate"]["ContainerSpec"]["Labels"] = json!({"com.docker.stack.namespace": "shop"});
+    written["TaskTemplate"]["Networks"] = json!([{"Target": "vpsq"}]);
+    let there = json!([{"ID": "s1", "Version": {"Index": 7}, "Spec": written}]);
+    let none = [] as [&str; 0];
+    let stack = Stack::new("shop").external_network("outside", "host").service(spec, none, none);
     let host = json!({"Name": "host", "Id": "vpsq", "Scope": "swarm", "Driver": "host"});
     let engine = Engine::start(move |asked| match asked.line().as_str() {
         "GET /services" => Reply::ok(there.clone()),
