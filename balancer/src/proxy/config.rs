@@ -34,6 +34,11 @@ pub struct Config {
     pub retry_share: f64,
     /// Retries a second whatever the traffic is.
     pub retry_per_second: u32,
+    /// Answers with these statuses are not passed on while another endpoint can be asked: for requests that may be repeated
+    /// (GET and the like) alone, within [`max_attempts`](Self::max_attempts) and the retry budget. The last answer is passed
+    /// on as it is. None by default: an error that every endpoint gives would cost as many attempts as there are. HAProxy's
+    /// `retry-on 500` and Envoy's `retriable-status-codes`.
+    pub retry_statuses: Vec<u16>,
     /// Request bodies up to this many bytes are kept for a retry, and read while a request waits for an endpoint.
     pub replay_limit: usize,
     /// Answers with a known length up to this many bytes are read whole before their head is passed on, so that an
@@ -181,6 +186,7 @@ impl Default for Config {
             max_attempts: 4,
             retry_share: 0.2,
             retry_per_second: 10,
+            retry_statuses: Vec::new(),
             replay_limit: 64 * 1024,
             whole_response_limit: 16 * 1024,
             waiting_limit: 1024,
@@ -320,6 +326,13 @@ impl Config {
         self
     }
 
+    /// Sets with which statuses an answer is not passed on while another endpoint can be asked.
+    #[must_use]
+    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
+        self.retry_statuses = statuses.into_iter().collect();
+        self
+    }
+
     /// Checks every value. No duration may be longer than a day.
     ///
     /// # Errors
@@ -359,6 +372,9 @@ impl Config {
         }
         if !(0.0..=10.0).contains(&self.retry_share) {
             return Err(ConfigError::invalid("retry_share", self.retry_share, "from 0 to 10"));
+        }
+        if let Some(status) = self.retry_statuses.iter().find(|status| !(400..=599).contains(*status)) {
+            return Err(ConfigError::invalid("retry_statuses", status, "statuses from 400 to 599"));
         }
         if self.max_streams == 0 {
             return Err(ConfigError::invalid("max_streams", 0, "1 or more"));

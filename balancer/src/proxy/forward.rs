@@ -229,8 +229,12 @@ fn priority(headers: &HeaderMap, peer: IpAddr, config: &Config) -> Priority {
 /// Tries until there is an answer, or a reason to give up.
 async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<Answered, Refusal> {
     let config = &inner.config;
+    let mut next = None;
     loop {
-        let mut lease = pick(inner, outgoing, way).await?;
+        let mut lease = match next.take() {
+            Some(lease) => lease,
+            None => pick(inner, outgoing, way).await?,
+        };
         way.sent += 1;
         // Who tries an endpoint for all keeps its place, should it fail.
         if !lease.is_trial() {
@@ -249,6 +253,16 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Resul
                     lease.finish(crate::Outcome::Reset, now);
                     let why = "the endpoint switched protocols without being asked";
                     return Err(Refusal::new(StatusCode::BAD_GATEWAY, why));
+                }
+                if config.retry_statuses.contains(&answer.status()) && outgoing.is_repeatable() {
+                    way.attempts += 1;
+                    way.tried.push(lease.endpoint().id.clone());
+                    next = elsewhere(inner, outgoing, way);
+                    if next.is_some() {
+                        tracing::debug!(target: "balancer", endpoint = %lease.endpoint().id, status = answer.status(), "asked elsewhere");
+                        lease.finish(crate::Outcome::Success, now);
+                        continue;
+                    }
                 }
                 return Ok((answer, lease, upstream));
             }
@@ -283,6 +297,20 @@ async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Resul
             }
         }
     }
+}
+
+/// Another endpoint for a request that has an answer in hand, if there is one at once and the budget pays for it.
+fn elsewhere(inner: &Arc<Inner>, outgoing: &Outgoing, way: &Way) -> Option<Lease> {
+    let config = &inner.config;
+    if way.attempts >= config.max_attempts || Instant::now() >= outgoing.deadline(config) {
+        return None;
+    }
+    let mut request = PickRequest::excluding(&way.tried).priority(outgoing.priority);
+    request.key = outgoing.key;
+    let picked = inner.pool.pick(&request, inner.now()).ok();
+    inner.follow();
+    // The budget pays for what is done: a lease that is dropped counts as cancelled.
+    picked.filter(|_| inner.may_retry())
 }
 
 /// An endpoint, after a wait if need be.

@@ -172,3 +172,34 @@ async fn a_kept_connection_that_dies_is_replaced_and_blamed_on_nobody() {
     assert_eq!((load.endpoints[0].failures, load.retries_total), (0, 0));
     task.abort();
 }
+
+/// A replica that answers 500 in a millisecond draws requests until it is ejected; with the setting nobody sees one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_that_is_to_be_retried_is_seen_by_nobody_while_another_endpoint_is_there() {
+    for (statuses, seen) in [(vec![500], false), (vec![], true)] {
+        let bad = Backend::start(|_| async { reply(500, "no") }).await;
+        let good = Backend::named("a").await;
+        let config = quick().retry_statuses(statuses);
+        let front = Front::start(config, [good.endpoint("a"), bad.endpoint("b")]).await;
+        let (mut answers, mut posts) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            answers.push(front.get("/").await.0);
+            posts.push(front.send_body(http::Request::post("/"), "x").await.0);
+        }
+        assert_eq!(answers.contains(&500), seen, "{answers:?}");
+        assert!(bad.hits() > 0, "it was never asked");
+    }
+}
+
+#[tokio::test]
+async fn where_all_fail_the_last_answer_is_passed_on_and_a_post_is_sent_once() {
+    let fails = || Backend::start(|_| async { reply(500, "mine") });
+    let (a, b) = (fails().await, fails().await);
+    let front = Front::start(quick().retry_statuses([500, 503]), [a.endpoint("a"), b.endpoint("b")]).await;
+    assert_eq!(front.get("/").await, (500, "mine".to_owned()));
+    assert_eq!(a.hits() + b.hits(), 2, "each was asked once");
+    assert_eq!(front.send_body(http::Request::post("/"), "x").await.0, 500);
+    assert_eq!(a.hits() + b.hits(), 3, "what is not idempotent is not repeated");
+    let wrong = quick().retry_statuses([200]).validate().unwrap_err().to_string();
+    assert!(wrong.contains("retry_statuses") && wrong.contains("200"), "{wrong}");
+}
