@@ -111,6 +111,67 @@ fn a_taken_port_is_named_with_its_flag() {
 }
 
 #[test]
+fn certificates_that_can_not_be_used_are_named() {
+    let gateway = ["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--tls-cert", "/none.pem"];
+    let with = |more: &[&'static str]| [&gateway[..], more].concat();
+    refused(&with(&["--tls-key", "/none.key"]), &["--tls-cert", "/none.pem"]);
+    refused(&with(&["--tls-cert", "/b.pem", "--tls-key", "/a.key"]), &["--tls-cert", "2 times", "1 times"]);
+    refused(
+        &["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--retry-on", "200"],
+        &["retry_statuses", "200", "400 to 599"],
+    );
+}
+
+/// HTTP/2 by ALPN, and a certificate that was renewed in its file, as certbot does it.
+#[test]
+fn a_gateway_serves_tls_and_takes_a_renewed_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+    };
+    renew();
+    let address = free_address();
+    let mut gateway = ha_stack(&["gateway", "--listen", &address, "--admin", "127.0.0.1:0", "--wait", "0"]);
+    gateway.arg("--tls-cert").arg(&chain).arg("--tls-key").arg(&key).stderr(Stdio::null());
+    let mut gateway = gateway.spawn().unwrap();
+    let port = address.rsplit(':').next().unwrap();
+    // Trusts what is in the file now: the answer shows that it is what is served.
+    let asked = || {
+        let out = Command::new("curl")
+            .args(["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--cacert"])
+            .arg(&chain)
+            .args([
+                "--resolve",
+                &format!("localhost:{port}:127.0.0.1"),
+                &format!("https://localhost:{port}/"),
+            ])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let until = |limit: u64| {
+        let began = Instant::now();
+        let mut last = asked();
+        while last != "503 2" && began.elapsed() < Duration::from_secs(limit) {
+            std::thread::sleep(Duration::from_millis(200));
+            last = asked();
+        }
+        last
+    };
+    let first = until(10);
+    renew();
+    let renewed = until(30);
+    let told = kill_process(Pid::from_child(&gateway), Signal::TERM);
+    gateway.wait().unwrap();
+    assert!(told.is_ok());
+    // Nobody is behind it, which is what it says.
+    assert_eq!((first.as_str(), renewed.as_str()), ("503 2", "503 2"));
+}
+
+#[test]
 fn no_docker_is_named_with_the_setting() {
     refused(
         &["demo", "--platform", "swarm", "--docker-host", "unix:///nowhere/docker.sock"],

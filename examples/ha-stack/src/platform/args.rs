@@ -25,6 +25,8 @@ pub(super) fn gateway(spec: &StackSpec) -> Vec<String> {
         ("--listen", format!("0.0.0.0:{GATEWAY_PORT}")),
         ("--admin", format!("0.0.0.0:{ADMIN_PORT}")),
         ("--wait", spec.wait.as_secs().to_string()),
+        // The site's GETs may be repeated: a replica that fails fast is nobody's problem until it is ejected.
+        ("--retry-on", "500".to_owned()),
     ]);
     args.push("--register".to_owned());
     args

@@ -1,13 +1,14 @@
 //! The gateway: follows Consul's health, sends users' requests to the replicas, and says how busy it is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use balancer::Pool;
-use balancer::proxy::{self, Gateway};
+use balancer::proxy::{self, Gateway, Tls};
 use clap::Args;
 use consul_client::{Check, ServiceRegistration};
 use tokio::net::TcpListener;
@@ -37,9 +38,35 @@ pub struct GatewayArgs {
     /// How long a request may wait while no replica is there
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     wait: u64,
+    /// Statuses of an answer to a GET that is not passed on while another replica can be asked
+    #[arg(long, value_name = "STATUS,...", value_delimiter = ',')]
+    retry_on: Vec<u16>,
+    /// Serve --listen by TLS (HTTP/2 and HTTP/1.1): a certificate chain as PEM; may be repeated. Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Vec<PathBuf>,
+    /// The key of each --tls-cert, in the same order
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Vec<PathBuf>,
     /// Register this gateway in Consul, so that a scaler finds it
     #[arg(long)]
     register: bool,
+}
+
+impl GatewayArgs {
+    /// The certificates, if users are served by TLS.
+    fn tls(&self) -> Result<Option<Tls>> {
+        anyhow::ensure!(
+            self.tls_cert.len() == self.tls_key.len(),
+            "--tls-cert is given {} times and --tls-key {} times: each certificate needs its key",
+            self.tls_cert.len(),
+            self.tls_key.len()
+        );
+        if self.tls_cert.is_empty() {
+            return Ok(None);
+        }
+        let pairs = self.tls_cert.iter().zip(&self.tls_key);
+        Tls::from_files(pairs).map(Some).context("--tls-cert and --tls-key can't be used")
+    }
 }
 
 /// Serves until told to stop, then drains.
@@ -47,15 +74,20 @@ pub struct GatewayArgs {
 /// # Errors
 /// When an address can't be bound or a setting is wrong. Consul may come later.
 pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
+    let tls = args.tls()?;
+    let config =
+        config(&args.probe, Duration::from_secs(args.wait)).retry_statuses(args.retry_on.iter().copied());
+    let gateway = build_with(config, rand::random())?;
     let listener = bind("--listen", args.listen).await?;
     let admin = bind("--admin", args.admin).await?;
     let consul = backends.consul()?;
-    let gateway = build(&args.probe, Duration::from_secs(args.wait), rand::random())?;
     let stop = CancellationToken::new();
 
     let feed = follow(consul.clone(), args.service.clone(), gateway.clone());
     let feed = tokio::spawn(feed);
-    let source = GatewaySource::new(gateway.clone(), consul.clone(), &args.service, here(args.listen))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let here = format!("{scheme}://{}", args.listen);
+    let source = GatewaySource::new(gateway.clone(), consul.clone(), &args.service, here)?;
     let dashboard = crate::dashboard::of_a_gateway(source, args.admin, stop.clone());
     let side = tokio::spawn(admin::serve(admin, gateway.clone(), dashboard));
     let registration = args.register.then(|| {
@@ -68,7 +100,11 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
         signal.await;
         told.cancel();
     };
-    let served = gateway.serve(listener, shutdown).await.context("the gateway can't go on listening");
+    let served = match tls {
+        Some(tls) => gateway.serve_tls(listener, &tls, shutdown).await,
+        None => gateway.serve(listener, shutdown).await,
+    };
+    let served = served.context("the gateway can't go on listening");
     feed.abort();
     side.abort();
     if let Some(registration) = registration {
@@ -85,8 +121,15 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
 /// # Errors
 /// When a setting is refused.
 pub fn build(probe: &str, wait: Duration, seed: u64) -> Result<Gateway> {
+    build_with(config(probe, wait), seed)
+}
+
+fn config(probe: &str, wait: Duration) -> proxy::Config {
+    proxy::Config::default().probe(probe).waiting_timeout(wait)
+}
+
+fn build_with(config: proxy::Config, seed: u64) -> Result<Gateway> {
     let pool = Pool::new(balancer::Config::default().probes(balancer::Probes::default()), seed)?;
-    let config = proxy::Config::default().probe(probe).waiting_timeout(wait);
     Gateway::new(Arc::new(pool), config).context("the gateway's settings were refused")
 }
 
@@ -100,11 +143,6 @@ pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
             "{flag} is {address}: it can't be bound; stop what listens there, or choose another with {flag}"
         )
     })
-}
-
-/// Where users reach a gateway that listens there.
-fn here(listen: SocketAddr) -> String {
-    format!("http://{listen}")
 }
 
 /// Feeds the pool from Consul's health; never ends by itself.
