@@ -153,6 +153,50 @@ in_lab() {
 for round in $(seq "$rounds"); do
   step "demo on a Swarm of three hosts, round $round of $rounds" in_lab "" demo --platform swarm
 done
+# The reference deployment on hosts that have an engine and nothing else.
+deployed() {
+  lab up || return 1
+  ours=1
+  local exports host daemon env=DOCKER_HOST,HA_STACK_ENGINES,CONSUL_BIN result=0
+  exports=$(lab env) || return 1
+  eval "$exports"
+  for host in h1 h2 h3; do
+    for daemon in consul redis sentinel; do lab daemon "$host" "$daemon" stop || return 1; done
+  done
+  local stack=(target/release/ha-stack)
+  [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
+  "${stack[@]}" deploy && logs_in && unchanged && "${stack[@]}" remove || result=1
+  lab down || result=1
+  ours=
+  return "$result"
+}
+unchanged() {
+  local said
+  said=$("${stack[@]}" deploy) && [ "$said" = "nothing to do" ] || {
+    echo "a second deploy is not without work: $said" >&2
+    return 1
+  }
+}
+# A user logs in and is known to the next request. New Sentinels take half a minute before they make replicas.
+logs_in() {
+  local site jar said tries
+  site=${DOCKER_HOST#tcp://}
+  site=http://${site%:*}:8080
+  jar=$(mktemp)
+  for tries in $(seq 60); do
+    if curl -s -m 10 -o /dev/null -f -c "$jar" -d user=ada "$site/login" &&
+      said=$(curl -s -m 10 -f -b "$jar" -X POST "$site/views") && [[ $said == *'"user":"ada"'* ]]; then
+      printf 'logged in at try %s: %s\n' "$tries" "$said"
+      rm -f "$jar"
+      return 0
+    fi
+    sleep 2
+  done
+  echo "nobody could log in on the deployed site at $site within two minutes" >&2
+  rm -f "$jar"
+  return 1
+}
+step "the reference deployment from its stack file" deployed
 if [ "$mode" = --long ]; then
   step "demo on three plain engines" in_lab --no-swarm demo --platform engines
   step "every fault on a Swarm of three hosts" in_lab "" faults --platform swarm
