@@ -7,20 +7,16 @@
 use std::time::Duration;
 
 use crate::hold::Hold;
-use crate::model::{Node, NodeId, Placement, ServiceSpec, UpdateConfig, UpdateOrder};
+use crate::model::{Node, NodeId, ServiceSpec, UpdateConfig, UpdateOrder};
 use crate::placement::excluding;
 
 /// The label that remembers what a drain changed: the node's id, and the order of updates before.
 pub(crate) const DRAIN_LABEL: &str = "swarm-client.drain";
 
-/// In the label: there was no placement block at all.
-const UNPLACED: &str = "unplaced";
-
 /// Has the tasks on the node replaced elsewhere.
 pub(crate) fn mark(spec: &mut ServiceSpec, node: &Node, now: Duration, length: Duration) {
     // One that excludes the node by itself has no task there that a drain could move.
     let constraint = excluding(node);
-    let placed = if spec.task_template.placement.is_some() { "placed" } else { UNPLACED };
     let placement = spec.task_template.placement.get_or_insert_default();
     if !placement.constraints.contains(&constraint) {
         placement.constraints.push(constraint);
@@ -32,7 +28,7 @@ pub(crate) fn mark(spec: &mut ServiceSpec, node: &Node, now: Duration, length: D
         (Some(order), false) => order.as_str(),
         (None, false) => "unset",
     };
-    spec.labels.insert(DRAIN_LABEL.to_owned(), format!("{} {before} {placed}", node.id));
+    spec.labels.insert(DRAIN_LABEL.to_owned(), format!("{} {before}", node.id));
     config.order = Some(UpdateOrder::StartFirst);
     spec.set_hold(&Hold::new(format!("drain of {}", node.hostname()), now, length));
 }
@@ -43,14 +39,11 @@ pub(crate) fn unmark(spec: &mut ServiceSpec, node: &Node) -> bool {
         return false;
     }
     let label = spec.labels.remove(DRAIN_LABEL).unwrap_or_default();
-    let rest = label.split_once(' ').map_or("unset", |(_, rest)| rest);
-    let (before, placed) = rest.split_once(' ').unwrap_or((rest, ""));
+    let before = label.split(' ').nth(1).unwrap_or("unset");
+    // What is left of it may be empty, but is never taken away: see `placement_guard`.
     if let Some(placement) = spec.task_template.placement.as_mut() {
         let constraint = excluding(node);
         placement.constraints.retain(|other| *other != constraint);
-        if placed == UNPLACED && *placement == Placement::default() {
-            spec.task_template.placement = None;
-        }
     }
     match (before, spec.update_config.as_mut()) {
         ("absent", _) => spec.update_config = None,
@@ -106,11 +99,13 @@ mod tests {
             assert_eq!(spec, before);
             assert!(!unmark(&mut spec, &node));
         }
-        // Without any placement there is none afterwards, as the engine then shows it.
-        let before = ServiceSpec::builder("web", "web:1").build();
+        // Without any placement there is an empty block afterwards: to take it away would end the leader's engine.
+        let mut before = ServiceSpec::builder("web", "web:1").build();
+        before.task_template.placement = None;
         let mut spec = before.clone();
         mark(&mut spec, &node, 100 * second, 60 * second);
         assert!(unmark(&mut spec, &node));
+        before.task_template.placement = Some(crate::model::Placement::default());
         assert_eq!(spec, before);
     }
 }

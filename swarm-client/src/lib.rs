@@ -68,6 +68,7 @@ mod nodes;
 mod outcome;
 mod pending;
 mod placement;
+mod placement_guard;
 mod reach;
 mod reach_network;
 mod reason;

@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Error, ModifyError, Result};
 use crate::model::{Node, NodeSpec, Service, ServiceSpec, Swarm, SwarmSpec};
+use crate::placement_guard;
 use crate::request::Request;
 use crate::rollback;
 
@@ -40,6 +41,10 @@ pub(crate) trait Object: DeserializeOwned {
     fn spec(&self) -> &Self::Spec;
     /// Takes along what a write of `next` would lose.
     fn carry(&self, _next: &mut Self::Spec) {}
+    /// What has to be written before `next` may be.
+    fn before(&self, _next: &Self::Spec) -> Option<Self::Spec> {
+        None
+    }
     fn read(name: &str) -> Request;
     fn replace(&self, what: String, spec: &Self::Spec) -> Result<Request>;
 }
@@ -58,6 +63,11 @@ impl Object for Service {
 
     fn carry(&self, next: &mut ServiceSpec) {
         rollback::carry(self, next);
+        placement_guard::keep(&self.spec, next);
+    }
+
+    fn before(&self, next: &ServiceSpec) -> Option<ServiceSpec> {
+        placement_guard::before(self, next)
     }
 
     fn read(name: &str) -> Request {
@@ -181,15 +191,23 @@ pub(crate) async fn modify<T: Object, E>(
         if spec == *object.spec() && how.query.is_empty() {
             return Ok(Modified { spec, written: false, attempts });
         }
-        object.carry(&mut spec);
-        let mut request = object.replace(what.clone(), &spec)?.repeatable(how.repeatable);
-        for (key, value) in &how.query {
-            request = request.query(key, value);
-        }
-        for (key, value) in &how.headers {
-            request = request.header(key, value.clone());
-        }
+        let first = object.before(&spec);
+        let request = if let Some(first) = &first {
+            // Doing it twice is doing it once. The change itself follows on a fresh read.
+            object.replace(what.clone(), first)?.repeatable(true)
+        } else {
+            object.carry(&mut spec);
+            let mut request = object.replace(what.clone(), &spec)?.repeatable(how.repeatable);
+            for (key, value) in &how.query {
+                request = request.query(key, value);
+            }
+            for (key, value) in &how.headers {
+                request = request.header(key, value.clone());
+            }
+            request
+        };
         match client.call_unit(request).await {
+            Ok(()) if first.is_some() => {}
             Ok(()) => return Ok(Modified { spec, written: true, attempts }),
             Err(error) if error.is_conflict() => {
                 let wait = BACKOFF.wait(attempts - 1, rand::random());

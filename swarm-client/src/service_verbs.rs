@@ -7,6 +7,7 @@ use crate::images::PinnedImage;
 use crate::logs::{self, LogOptions, Logs};
 use crate::model::{NetworkId, Service, ServiceId, ServiceSpec};
 use crate::modify::{self, How, Modified};
+use crate::placement_guard;
 use crate::reach_network::{
     IngressEndpoint, TaskAddress, VirtualAddress, ingress_endpoints, task_addresses, virtual_addresses,
 };
@@ -189,6 +190,8 @@ impl Services {
     }
 
     pub(crate) fn create_request(spec: &ServiceSpec) -> Result<Request> {
-        Request::post(format!("create service {:?}", spec.name), &["services", "create"]).json(spec)
+        let mut spec = spec.clone();
+        placement_guard::fill(&mut spec);
+        Request::post(format!("create service {:?}", spec.name), &["services", "create"]).json(&spec)
     }
 }

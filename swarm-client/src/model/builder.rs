@@ -309,7 +309,8 @@ impl ServiceSpecBuilder {
                 container_spec: Some(self.container),
                 resources: Some(self.resources).filter(|r| *r != Resources::default()),
                 restart_policy: Some(self.restart),
-                placement: Some(self.placement).filter(|p| *p != Placement::default()),
+                // An empty one too: see `placement_guard`.
+                placement: Some(self.placement),
                 ..self.spec.task_template
             },
             update_config: Some(update).filter(|_| !job),
@@ -345,6 +346,7 @@ mod tests {
                 "Name": "web",
                 "TaskTemplate": {
                     "ContainerSpec": {"Image": "web:1"},
+                    "Placement": {},
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 0},
                 },
                 "Mode": {"Replicated": {"Replicas": 1}},

@@ -168,3 +168,38 @@ async fn a_refusal_is_told_from_a_failure() {
     let missing = services.try_modify("other", |_, _| Err("no")).await.unwrap_err();
     assert!(matches!(missing, ModifyError::Swarm(ref error) if error.is_not_found()), "{missing:?}");
 }
+
+#[tokio::test]
+async fn a_placement_is_never_taken_away_since_that_ends_the_leader() {
+    let mut spec = rich_spec();
+    spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.role==worker"]});
+    let service = OneService::new(spec.clone());
+    let state = service.clone();
+    let engine = Engine::start(move |asked| state.answer(asked)).await;
+    let services = engine.client().await.services();
+    let taken = services.modify("web", |spec| spec.task_template.placement = None).await.unwrap();
+    assert!(taken.written);
+    spec["TaskTemplate"]["Placement"] = json!({});
+    assert_eq!(service.spec(), spec, "an empty one means the same");
+    let again = services.modify("web", |spec| spec.task_template.placement = None).await.unwrap();
+    assert_eq!((again.written, engine.posted().len()), (false, 1));
+
+    // A first one comes after an empty one, so that Swarm's own way back is not without.
+    spec["TaskTemplate"].as_object_mut().unwrap().remove("Placement");
+    let service = OneService::new(spec.clone());
+    let state = service.clone();
+    let engine = Engine::start(move |asked| state.answer(asked)).await;
+    let services = engine.client().await.services();
+    services.scale("web", 3).await.unwrap();
+    assert!(engine.posted()[0].body["TaskTemplate"]["Placement"].is_null(), "nobody asked for one");
+    let constrained = services
+        .modify("web", |spec| {
+            spec.task_template.placement.get_or_insert_default().constraints = vec!["a==b".to_owned()];
+        })
+        .await
+        .unwrap();
+    assert_eq!(constrained.attempts, 2);
+    let placements: Vec<_> =
+        engine.posted()[1..].iter().map(|post| post.body["TaskTemplate"]["Placement"].clone()).collect();
+    assert_eq!(placements, [json!({}), json!({"Constraints": ["a==b"]})]);
+}

@@ -1,6 +1,6 @@
 //! An engine that answers what a test tells it to, on loopback.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -183,11 +183,28 @@ pub(crate) struct OneService {
     /// Version, spec, and the spec before, as Swarm remembers it.
     state: Mutex<(u64, Value, Option<Value>)>,
     pub(crate) conflicts: AtomicU64,
+    /// The leader's engine has ended, as a real one does: see [`ends_the_leader`].
+    dead: AtomicBool,
+}
+
+/// A task's placement is not asked for when the service has none (moby/swarmkit#2947).
+fn ends_the_leader(tasks: &Value, next: &Value) -> bool {
+    let without = |spec: &Value| {
+        let mut template = spec["TaskTemplate"].clone();
+        template.as_object_mut().map(|fields| fields.remove("Placement"));
+        template
+    };
+    let placed = |spec: &Value| !spec["TaskTemplate"]["Placement"].is_null();
+    placed(tasks) && !placed(next) && without(tasks) == without(next)
 }
 
 impl OneService {
     pub(crate) fn new(spec: Value) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((10, spec, None)), conflicts: AtomicU64::new(0) })
+        Arc::new(Self {
+            state: Mutex::new((10, spec, None)),
+            conflicts: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn spec(&self) -> Value {
@@ -199,6 +216,9 @@ impl OneService {
     }
 
     pub(crate) fn answer(&self, asked: &Asked) -> Reply {
+        if self.dead.load(Ordering::Relaxed) {
+            return Reply::Close;
+        }
         let mut state = self.state.lock().unwrap();
         if asked.method == "GET" && asked.path.ends_with("/services/web") {
             let (version, spec, previous) = &*state;
@@ -212,6 +232,10 @@ impl OneService {
             if version(asked) != state.0 {
                 self.conflicts.fetch_add(1, Ordering::Relaxed);
                 return Reply::refuse(500, CONFLICT);
+            }
+            if ends_the_leader(&state.1, &asked.body) {
+                self.dead.store(true, Ordering::Relaxed);
+                return Reply::Close;
             }
             *state = (state.0 + 7, asked.body.clone(), Some(state.1.clone()));
             return Reply::ok(json!({ "Warnings": null }));
