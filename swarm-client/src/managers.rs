@@ -157,6 +157,7 @@ impl Engines {
             body: request.body.clone(),
             what: &request.what,
             stream: request.stream,
+            expected: request.expected,
         };
         let result = exchange(&self.wire, call, limits, end).await;
         let answer = match result {
@@ -192,6 +193,7 @@ impl Engines {
             body: None,
             what,
             stream: false,
+            expected: 0,
         };
         let answer = exchange(&self.wire, call, self.wire.limits, end).await.map_err(|error| {
             match error {

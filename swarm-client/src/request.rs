@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(&'static str, String)>,
     /// True if a success is read piece by piece.
     pub(crate) stream: bool,
+    /// So long the answer probably is.
+    pub(crate) expected: usize,
 }
 
 impl Request {
@@ -67,6 +69,7 @@ impl Request {
             at_least: Duration::ZERO,
             headers: Vec::new(),
             stream: false,
+            expected: 0,
         }
     }
 
@@ -135,6 +138,12 @@ impl Request {
     /// Adds a header. Its value is never logged.
     pub(crate) fn header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// Sets how long the answer probably is, so that room for it is made once.
+    pub(crate) fn expected(mut self, bytes: usize) -> Self {
+        self.expected = bytes;
         self
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -76,6 +76,8 @@ pub(crate) struct Call<'a> {
     pub(crate) what: &'a str,
     /// True if a success is read piece by piece rather than as a whole.
     pub(crate) stream: bool,
+    /// So long the answer probably is.
+    pub(crate) expected: usize,
 }
 
 /// An answer: whole, or a success whose body is still to be read.
@@ -193,15 +195,18 @@ async fn talk(
         let stream = Some(Pieces { body, _driver: driver });
         return Ok(Answer { status, headers, body: Bytes::new(), stream });
     }
-    let body = collect(body, limits.body).await?;
+    let body = collect(body, call.expected, limits.body).await?;
     Ok(Answer { status, headers, body, stream: None })
 }
 
 async fn collect(
     mut body: Incoming,
+    expected: usize,
     limit: usize,
 ) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    let mut all = BytesMut::new();
+    // What an engine announces is no reason to make room for it.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(ANNOUNCED);
+    let mut all = BytesMut::with_capacity(announced.max(expected).min(limit));
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             if data.len() > limit.saturating_sub(all.len()) {
@@ -212,6 +217,9 @@ async fn collect(
     }
     Ok(all.freeze())
 }
+
+/// Up to this, an announced length is taken for true.
+const ANNOUNCED: usize = 1 << 20;
 
 /// Ends the connection when the exchange is over or given up.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::WatchEvent;
 use super::kind::Watched;
+use super::quick;
 use crate::model::Version;
 use crate::model::task_read::Shelf;
 
@@ -19,14 +20,18 @@ pub struct Known<K> {
     objects: HashMap<String, Entry<K>>,
     /// The last object of each group, to share with.
     groups: HashMap<String, Arc<K>>,
-    /// The number of lists taken.
+    /// The number of lists, with those that could not be read.
     lists: u64,
+    /// False until a list was taken.
+    started: bool,
 }
 
 #[derive(Debug)]
 struct Entry<K> {
     /// The object's version, or what stands for it.
     version: u64,
+    /// The length of its text.
+    length: usize,
     /// The list that it was seen in last.
     list: u64,
     object: Arc<K>,
@@ -34,7 +39,7 @@ struct Entry<K> {
 
 impl<K> Default for Known<K> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), groups: HashMap::new(), lists: 0 }
+        Self { objects: HashMap::new(), groups: HashMap::new(), lists: 0, started: false }
     }
 }
 
@@ -44,32 +49,32 @@ impl<K: Watched> Known<K> {
     /// # Errors
     /// If it is no list of such objects.
     pub fn take(&mut self, json: &[u8]) -> serde_json::Result<Vec<WatchEvent<K>>> {
-        let raw: Vec<&RawValue> = serde_json::from_slice(json)?;
+        // Of a list that cannot be read some were seen in it; the next one has another number.
+        self.lists += 1;
+        let raw = match self.unknown(json) {
+            Some(unknown) => unknown,
+            None => serde_json::from_slice(json)?,
+        };
         let shelf = Shelf::default();
         // Everything that can fail comes first.
         let mut changed = Vec::new();
-        let mut same = Vec::with_capacity(raw.len());
         for raw in raw {
             let mut head = Head::read(raw.get())?;
             if K::BY_TEXT {
                 head.version = fingerprint(raw.get());
             }
-            match self.objects.get(head.id.as_ref()) {
-                Some(entry) if entry.version == head.version => same.push(head.id),
-                _ => changed.push((head.version, K::read(raw.get(), &shelf)?)),
+            match self.objects.get_mut(head.id.as_ref()) {
+                Some(entry) if entry.version == head.version => {
+                    (entry.list, entry.length) = (self.lists, raw.get().len());
+                }
+                _ => changed.push((head.version, raw.get().len(), K::read(raw.get(), &shelf)?)),
             }
         }
-        let first = self.lists == 0;
-        self.lists += 1;
-        for id in same {
-            if let Some(entry) = self.objects.get_mut(id.as_ref()) {
-                entry.list = self.lists;
-            }
-        }
+        let first = !std::mem::replace(&mut self.started, true);
         let mut events = Vec::with_capacity(changed.len());
-        for (version, object) in changed {
+        for (version, length, object) in changed {
             let object = self.shared(object);
-            let entry = Entry { version, list: self.lists, object: Arc::clone(&object) };
+            let entry = Entry { version, length, list: self.lists, object: Arc::clone(&object) };
             self.objects.insert(object.id().to_owned(), entry);
             events.push(WatchEvent::Apply(object));
         }
@@ -91,6 +96,19 @@ impl<K: Watched> Known<K> {
             self.groups.retain(|group, _| alive.contains(group.as_str()));
         }
         Ok(events)
+    }
+
+    /// Those that are not known in their version, if the short way leads through the list; the others are noted as seen.
+    fn unknown<'a>(&mut self, json: &'a [u8]) -> Option<Vec<&'a RawValue>> {
+        if K::BY_TEXT {
+            return None;
+        }
+        let list = self.lists;
+        quick::unknown(json, |id, version| {
+            let entry = self.objects.get_mut(id).filter(|entry| entry.version == version)?;
+            entry.list = list;
+            Some(entry.length)
+        })
     }
 
     fn shared(&mut self, mut object: K) -> Arc<K> {
@@ -126,22 +144,12 @@ impl<'a> Head<'a> {
             #[serde(rename = "Version", default)]
             version: Version,
         }
-        if let Some(head) = Self::at_the_start(json) {
-            return Ok(head);
+        // Which spares a look at all of the rest.
+        if let Some((id, version)) = quick::head(json.as_bytes()) {
+            return Ok(Self { id: id.into(), version });
         }
         let fields: Fields<'a> = serde_json::from_str(json)?;
         Ok(Self { id: fields.id, version: fields.version.index })
-    }
-
-    /// The engine writes these two first, in this form, which spares a look at all of the rest.
-    fn at_the_start(json: &'a str) -> Option<Self> {
-        let (id, rest) = json.strip_prefix("{\"ID\":\"")?.split_once('"')?;
-        let rest = rest.strip_prefix(",\"Version\":{\"Index\":")?;
-        let end = rest.find('}')?;
-        if id.contains('\\') {
-            return None;
-        }
-        Some(Self { id: id.into(), version: rest[..end].parse().ok()? })
     }
 }
 
@@ -158,8 +166,19 @@ mod tests {
             "Status": {"State": state}, "DesiredState": "running"})
     }
 
+    /// As the engine writes it, of different lengths.
+    fn engine_text(list: &BTreeMap<String, u64>) -> String {
+        let tasks: Vec<String> = list
+            .iter()
+            .map(|(id, version)| {
+                let labels = "{\"ID\":\"a\"}".repeat(usize::try_from(version % 2).unwrap());
+                format!("{{\"ID\":\"{id}\",\"Version\":{{\"Index\":{version}}},\"X\":[{labels}]}}")
+            })
+            .collect();
+        format!("[{}]\n", tasks.join(","))
+    }
+
     fn take(known: &mut Known<Task>, list: &Value) -> Vec<String> {
-        // As the engine writes it; serde_json sorts names, which would hide the short way.
         let text = list.to_string();
         let mut events: Vec<String> = known
             .take(text.as_bytes())
@@ -244,8 +263,7 @@ mod tests {
             let mut known = Known::<Task>::default();
             let mut mine = BTreeMap::<String, u64>::new();
             for list in &lists {
-                let json: Vec<Value> = list.iter().map(|(id, version)| task(id, *version, "new")).collect();
-                for event in known.take(json!(json).to_string().as_bytes()).unwrap() {
+                for event in known.take(engine_text(list).as_bytes()).unwrap() {
                     match event {
                         WatchEvent::Init(all) => {
                             prop_assert!(mine.is_empty());

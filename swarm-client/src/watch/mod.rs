@@ -27,6 +27,7 @@ mod hints;
 mod kind;
 mod known;
 mod pace;
+mod quick;
 mod store;
 mod stream;
 mod wait;
@@ -57,7 +58,8 @@ pub enum WatchEvent<K> {
 #[non_exhaustive]
 pub struct WatchConfig {
     /// How often to look without any hint. The default is 500 milliseconds for tasks, of which the engine gives no events, and 10
-    /// seconds for all else. However short, looking takes at most a tenth of the time.
+    /// seconds for all else. However short, looking takes at most half of the time: the tasks of a large swarm are megabytes, which
+    /// the manager has to write out each time, so watch those of a `service` where they suffice, or look less often.
     pub poll_every: Option<Duration>,
     /// For tasks: only those of the service with this name or id.
     pub service: Option<String>,

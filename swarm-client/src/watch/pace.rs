@@ -23,7 +23,8 @@ impl Pace {
     pub(crate) fn looked(&mut self, took: Duration) -> Duration {
         self.took = took;
         self.failures = 0;
-        let wait = self.interval;
+        // From start to start: what took long is not waited for twice.
+        let wait = self.interval.saturating_sub(took);
         self.interval = self.interval.saturating_mul(2).min(self.poll_every);
         wait.max(self.rest())
     }
@@ -42,9 +43,10 @@ impl Pace {
         bound.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Looking takes at most a tenth of the time.
+    /// Looking takes at most half of the time. So a change is seen within three times what a look takes, and a manager that is slow
+    /// under its load is asked the less for it.
     fn rest(&self) -> Duration {
-        self.took.saturating_mul(9).max(SHORTEST)
+        self.took.max(SHORTEST)
     }
 }
 
@@ -63,17 +65,27 @@ mod tests {
     #[test]
     fn a_hint_makes_it_quick_for_a_while() {
         let mut pace = Pace::new(500 * MS);
-        assert_eq!(pace.looked(2 * MS), 500 * MS);
+        assert_eq!(pace.looked(2 * MS), 498 * MS);
         assert_eq!(pace.hinted(), 50 * MS);
         let waits: Vec<Duration> = (0..5).map(|_| pace.looked(2 * MS)).collect();
-        assert_eq!(waits, [50 * MS, 100 * MS, 200 * MS, 400 * MS, 500 * MS]);
+        assert_eq!(waits, [50 * MS, 98 * MS, 198 * MS, 398 * MS, 498 * MS]);
     }
 
     #[test]
     fn slow_looks_come_seldom() {
         let mut pace = Pace::new(500 * MS);
-        assert_eq!(pace.looked(100 * MS), 900 * MS);
-        assert_eq!(pace.hinted(), 900 * MS);
+        assert_eq!(pace.looked(100 * MS), 400 * MS);
+        assert_eq!(pace.hinted(), 100 * MS);
+        assert_eq!(pace.looked(2000 * MS), 2000 * MS);
+        assert_eq!(pace.hinted(), 2000 * MS);
+    }
+
+    /// A change that a look just missed is seen by the next: what is left of that look, the wait, and the next look.
+    #[test]
+    fn a_look_of_a_quarter_of_a_second_still_shows_a_change_within_a_second() {
+        let mut pace = Pace::new(500 * MS);
+        let took = 250 * MS;
+        assert!(took + pace.looked(took) + took <= 1000 * MS);
     }
 
     #[test]

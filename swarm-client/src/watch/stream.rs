@@ -56,6 +56,8 @@ struct Walk<K> {
     pace: Pace,
     hints: Option<Hints>,
     next: Next,
+    /// How long the next list probably is.
+    length: usize,
     ready: VecDeque<WatchEvent<K>>,
 }
 
@@ -84,6 +86,7 @@ impl<K: Watched> Walk<K> {
             pace,
             hints: None,
             next: Next::Look,
+            length: 0,
             ready: VecDeque::new(),
         }
     }
@@ -119,7 +122,7 @@ impl<K: Watched> Walk<K> {
     }
 
     async fn list(&mut self) -> Result<Vec<WatchEvent<K>>> {
-        let request = K::list(&self.config);
+        let request = K::list(&self.config).expected(self.length);
         let what = request.what.clone();
         let (bytes, endpoint) = match self.client.call_bytes(request).await {
             Ok(answer) => answer,
@@ -129,6 +132,8 @@ impl<K: Watched> Walk<K> {
             }
             Err(error) => return Err(error),
         };
+        // A little more: the next one is seldom longer by far.
+        self.length = bytes.len() + bytes.len() / 16;
         self.known.take(&bytes).map_err(|error| Error::Decode {
             what,
             endpoint,
