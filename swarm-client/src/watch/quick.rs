@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 /// The objects of a list that are not known, as texts, if the short way leads to the list's end. `length` gives the length of an
 /// object that is known in this version, and notes that it was seen.
-pub(super) fn unknown<'a>(
-    json: &'a [u8],
+pub(super) fn unknown(
+    json: &[u8],
     mut length: impl FnMut(&str, u64) -> Option<usize>,
-) -> Option<Vec<&'a RawValue>> {
+) -> Option<Vec<&RawValue>> {
     let mut rest = json.strip_prefix(b"[")?;
     let mut unknown = Vec::new();
     if !rest.starts_with(b"]") {

@@ -294,7 +294,7 @@ async fn a_hold_keeps_scales_off_until_it_ends() {
 #[tokio::test]
 async fn a_stack_on_the_host_s_network_is_unchanged_the_second_time() {
     use swarm_client::stack::{PlanOptions, Stack};
-    let spec = swarm_client::ServiceSpec::builder("front", "front:1").network("outside").build();
+    let spec = ServiceSpec::builder("front", "front:1").network("outside").build();
     let mut written = serde_json::to_value(&spec).unwrap();
     written["Name"] = "shop_front".into();
     written["Labels"] = json!({"com.docker.stack.namespace": "shop", "com.docker.stack.image": "front:1"});
