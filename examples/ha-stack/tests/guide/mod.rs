@@ -15,6 +15,9 @@ use clap::Parser;
 
 use crate::up::free_address;
 
+/// Pages whose commands need somebody's cluster or certificates.
+const UNDERSTOOD: &[&str] = &["three-hosts.md", "compose.md", "certificates.md"];
+
 struct Block {
     needs: String,
     /// Each command with the lines that it must say.
@@ -154,14 +157,27 @@ fn watching_it_with_prometheus() {
 
 #[test]
 fn what_needs_a_cluster_is_at_least_understood() {
-    for block in page("three-hosts.md").iter().filter(|block| block.needs == "shown") {
-        for (command, _) in &block.commands {
-            if !command.starts_with("export ") {
-                let parsed = ha_stack::cli::Cli::try_parse_from(command.split_whitespace());
-                assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+    for name in UNDERSTOOD {
+        for block in page(name).iter().filter(|block| block.needs == "shown") {
+            for (command, _) in &block.commands {
+                if !command.starts_with("export ") {
+                    let parsed = ha_stack::cli::Cli::try_parse_from(command.split_whitespace());
+                    assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+                }
             }
         }
     }
+}
+
+/// The compose file of the guide is one that `ha-stack deploy` takes.
+#[test]
+fn the_compose_file_of_the_guide_is_taken() {
+    let text = std::fs::read_to_string(folder().join("compose.md")).unwrap();
+    let yaml = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let host = ha_stack::deploy::Member { name: "h1".into(), address: "10.0.0.11".into() };
+    let read = ha_stack::deploy::read("shop", yaml, Path::new("."), &[host], &|_| None).unwrap();
+    assert!(read.builds.is_empty());
+    assert_eq!(read.stack.services().map(|(key, _)| key).collect::<Vec<_>>(), ["shop"]);
 }
 
 #[test]
@@ -178,7 +194,7 @@ fn the_lab_s_commands_are_those_of_the_tests() {
 fn no_page_is_left_out_and_no_link_is_dead() {
     let summary = std::fs::read_to_string(folder().join("SUMMARY.md")).unwrap();
     let known = ["", "stays", "terminal", "prometheus", "lab", "shown"];
-    let run_here = ["laptop.md", "policy.md", "watching.md", "three-hosts.md"];
+    let run_here = [&["laptop.md", "policy.md", "watching.md"], UNDERSTOOD].concat();
     let mut pages = BTreeSet::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
