@@ -39,6 +39,8 @@ pub(crate) trait Object: DeserializeOwned {
     /// True if this is its full id or its exact name. The engine takes a part of an id too, which must not hit by accident.
     fn is_called(&self, name: &str) -> bool;
     fn spec(&self) -> &Self::Spec;
+    /// Turns what must not be written into what means the same.
+    fn keep(&self, _next: &mut Self::Spec) {}
     /// Takes along what a write of `next` would lose.
     fn carry(&self, _next: &mut Self::Spec) {}
     /// What has to be written before `next` may be.
@@ -61,9 +63,12 @@ impl Object for Service {
         &self.spec
     }
 
+    fn keep(&self, next: &mut ServiceSpec) {
+        placement_guard::keep(&self.spec, next);
+    }
+
     fn carry(&self, next: &mut ServiceSpec) {
         rollback::carry(self, next);
-        placement_guard::keep(&self.spec, next);
     }
 
     fn before(&self, next: &ServiceSpec) -> Option<ServiceSpec> {
@@ -187,6 +192,7 @@ pub(crate) async fn modify<T: Object, E>(
         let object: T = get(client, name).await?;
         let mut spec = object.spec().clone();
         change(&object, &mut spec).map_err(ModifyError::Refused)?;
+        object.keep(&mut spec);
         attempts += 1;
         if spec == *object.spec() && how.query.is_empty() {
             return Ok(Modified { spec, written: false, attempts });
