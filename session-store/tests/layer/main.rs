@@ -2,6 +2,8 @@
 #![cfg(feature = "tower")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[cfg(feature = "axum")]
+mod examples;
 mod own;
 mod support;
 mod values;
