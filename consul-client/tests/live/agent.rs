@@ -1,8 +1,9 @@
 //! Real Consul servers with their data on disk, which end with their owner.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -188,12 +189,25 @@ impl Drop for Consul {
     }
 }
 
-/// Ports that differ, free a moment ago.
+/// Ports that were free a moment ago. Below those that the kernel gives to connections, and none of them twice: a server that
+/// finds its port taken meanwhile ends, and what waits for it waits in vain.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Bound together, then freed for the server.
-    let bound = [0; N].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    bound.each_ref().map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
+    [0; N].map(|_| {
+        let mut candidates = (0..PORTS).map(|_| {
+            let number =
+                std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            FIRST_PORT + u16::try_from(number % PORTS).unwrap()
+        });
+        candidates.find(|port| is_free(*port)).unwrap()
+    })
 }
+
+const FIRST_PORT: u16 = 15_000;
+const PORTS: u32 = 15_000;
 
 /// Sends a signal to a process of this test.
 pub(crate) fn signal(pid: u32, name: &str) {

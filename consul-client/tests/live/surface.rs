@@ -201,7 +201,11 @@ async fn an_agent_and_its_checks() {
     let script = agent.register_check("s", Check::script(["true"]).interval(hour), None).await.unwrap_err();
     assert!(script.to_string().contains("disabled"), "{script}");
     agent.deregister_check("none").await.ok();
-    assert!(agent.metrics().await.unwrap().gauges.iter().any(|gauge| gauge.name.contains("runtime")));
+    // What the agent shows is of the last ten seconds, the first of which are empty.
+    eventually("it tells of its runtime", async || {
+        agent.metrics().await.unwrap().gauges.iter().any(|gauge| gauge.name.contains("runtime"))
+    })
+    .await;
     agent.reload().await.unwrap();
     assert!(agent.join("127.0.0.1:1").await.is_err());
 }
