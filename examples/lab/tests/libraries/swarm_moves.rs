@@ -117,7 +117,7 @@ pub(crate) async fn a_drain_and_a_rebalance_cost_no_capacity(lab: &Lab) {
 async fn a_drain_without_room_is_taken_back(swarm: &Client, host: &Host) {
     let services = swarm.services();
     for (spec, reason) in [
-        (redis("full").replicas(3).max_replicas_per_node(1).build(), "max replicas per node"),
+        (redis("full").replicas(3).max_replicas_per_node(1).build(), "limit of tasks per node"),
         (
             redis("bound").replicas(2).constraint(format!("node.hostname=={}", host.name)).build(),
             "constraint",
