@@ -1,8 +1,12 @@
 //! The scoreboard: our default policy beside the policies of others, on the same loads and the same modelled service.
 //!
 //!   ./bench.sh autoscaler [--json] [--markdown] [--svg FILE] [--only SCENARIO] [--policy FILE.toml]
+//!   ./bench.sh autoscaler --family SEED [--members 200] [--json]        loads drawn from seeds, every policy
+//!   ./bench.sh autoscaler --sensitivity SEED [--members 200] [--json]   each constant of the default halved and doubled
 
+mod family;
 mod scenarios;
+mod sensitivity;
 mod speed;
 
 use std::process::ExitCode;
@@ -19,6 +23,9 @@ struct Options {
     svg: Option<String>,
     only: Option<String>,
     policy: Option<String>,
+    family: Option<u64>,
+    sensitivity: Option<u64>,
+    members: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -42,13 +49,32 @@ fn options() -> Result<Options, String> {
             "--svg" => options.svg = Some(value()?),
             "--only" => options.only = Some(value()?),
             "--policy" => options.policy = Some(value()?),
+            "--family" => options.family = Some(number(value()?)?),
+            "--sensitivity" => options.sensitivity = Some(number(value()?)?),
+            "--members" => options.members = Some(number(value()?)?.clamp(1, 10_000)),
             other => return Err(format!("there is no option {other}")),
         }
     }
     Ok(options)
 }
 
+fn number(text: String) -> Result<u64, String> {
+    text.parse().map_err(|error| format!("{text:?} is no number: {error}"))
+}
+
 fn run(options: Options) -> Result<(), String> {
+    let members = options.members.unwrap_or(MEMBERS);
+    let told = match (options.family, options.sensitivity) {
+        (Some(first), _) => Some(family::run(first, members)),
+        (_, Some(first)) => Some(sensitivity::run(first, members)?),
+        _ => None,
+    };
+    if let Some(told) = told {
+        if options.json {
+            println!("{told}");
+        }
+        return Ok(());
+    }
     let mut players = scenarios::players();
     if let Some(path) = &options.policy {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
@@ -171,6 +197,8 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// Of the family, unless said otherwise.
+const MEMBERS: u64 = 200;
 /// In the picture: the shapes on which the policies differ most, and those that are built for them.
 const SHOWN: [&str; 3] = ["flash", "sawtooth", "square"];
 const SHOWN_POLICIES: [&str; 3] = ["balanced", "hpa_rate", "kpa"];

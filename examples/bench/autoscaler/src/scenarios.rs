@@ -93,14 +93,19 @@ pub fn all() -> Vec<Scenario> {
 
 /// Who plays. Each decides as often as the original does; ours as often as its controller does.
 pub fn players() -> Vec<Player> {
-    let rate = |policy: Policy| policy.bounds(2, 60);
-    let each = Target::AveragePerInstance(70.0);
+    players_of(plant().target, 60)
+}
+
+/// The same for services of another target, and at most so many instances.
+pub fn players_of(target: f64, max: u32) -> Vec<Player> {
+    let rate = |policy: Policy| policy.bounds(2, max);
+    let each = Target::AveragePerInstance(target);
     let cpu = SignalPolicy::new("cpu", Target::Utilization(70)).readiness(Some(Default::default()));
     vec![
-        Player::new("balanced", rate(Policy::balanced("rate", 70.0).guard("p95", 0.5)), 5),
+        Player::new("balanced", rate(Policy::balanced("rate", target).guard("p95", 0.5)), 5),
         Player::new("hpa_cpu", rate(Policy::hpa(cpu)), 15),
         Player::new("hpa_rate", rate(Policy::hpa(SignalPolicy::new("rate", each))), 15),
-        Player::new("kpa", rate(Policy::kpa("rate", 70.0)), 2),
+        Player::new("kpa", rate(Policy::kpa("rate", target)), 2),
         // One more from 85 % CPU on, one less below 25 %, every half minute.
         Player::new("threshold", rate(Policy::threshold("cpu", 25.0, 85.0)), 30),
     ]
@@ -113,7 +118,7 @@ fn recorded(text: &str) -> Trace {
 }
 
 /// 0 to 1, from a number (SplitMix64).
-fn noise(number: u64) -> f64 {
+pub fn noise(number: u64) -> f64 {
     let z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
