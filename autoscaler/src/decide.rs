@@ -120,14 +120,28 @@ fn expect(
 ) -> Option<Expected> {
     let forecast = policy.forecast.as_ref()?;
     let memory = state.expectation(policy, observation.now)?;
-    let expected = memory.highest_within(forecast, observation.now);
+    let expected = memory.highest_within(forecast, observation.now, forecast.horizon);
+    let batch = forecast.batch.max(forecast.horizon);
+    let lasting = memory.highest_within(forecast, observation.now, batch);
+    // What a rise adds stays for a window of the way down, so the rise is trusted for as long.
+    let trusted = policy.behavior.down.stabilization.min(batch).max(forecast.horizon);
+    let rise = memory.rise_within(trusted);
     if let Some(load) = load {
         memory.observe(load);
     }
     let signal = policy.signals.iter().find(|signal| vote::is_forecast(policy, signal))?;
-    let load = expected?;
-    let (replicas, _) = vote::propose(signal.target, signal.tolerance, policy.compat, load, observation);
-    Some(Expected { load, replicas })
+    let replicas = |load| vote::propose(signal.target, signal.tolerance, policy.compat, load, observation).0;
+    // Nothing is added to a count whose load is within the tolerance: it lasts.
+    let lasts = |load| vote::enough(signal.target, signal.tolerance, load);
+    match (expected, lasting, load, rise) {
+        (Some(load), Some(lasting), ..) => {
+            Some(Expected { load, replicas: replicas(load), lasting: lasts(lasting), recurs: true })
+        }
+        (None, _, Some(load), Some(rise)) => {
+            Some(Expected { load, replicas: replicas(load), lasting: lasts(load + rise), recurs: false })
+        }
+        _ => None,
+    }
 }
 
 /// Knative's excess burst capacity, of the first signal.

@@ -72,6 +72,12 @@ pub struct Expected {
     pub load: f64,
     /// How many instances that asks for.
     pub replicas: u32,
+    /// How many instances a change should at least lead to, so that it lasts for the forecast's batch.
+    #[serde(default)]
+    pub lasting: u32,
+    /// Whether the load recurs: otherwise `lasting` is what a steady rise leads to, and all else is the present load.
+    #[serde(default)]
+    pub recurs: bool,
 }
 
 /// The rule that had the last word in a decision.

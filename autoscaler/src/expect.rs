@@ -79,17 +79,36 @@ impl Expectation {
         }
     }
 
-    /// The highest load expected from `now` on within the horizon; `None` as long as nothing can be expected.
-    pub(crate) fn highest_within(&self, forecast: &Forecast, now: Duration) -> Option<f64> {
-        let last = millis(now.saturating_add(forecast.horizon)) / self.step.max(1);
-        let ahead = last.saturating_sub(self.open).min(HISTORY as u64);
-        let ahead = u32::try_from(ahead).unwrap_or(0);
+    /// The highest load expected from `now` on within so long; `None` as long as nothing can be expected.
+    pub(crate) fn highest_within(
+        &self,
+        forecast: &Forecast,
+        now: Duration,
+        horizon: Duration,
+    ) -> Option<f64> {
+        let ahead = self.ahead(now, horizon);
         let expected = match forecast.model {
             Model::Recurring => self.seasonal(self.season?, ahead)?,
             Model::Seasonal { steps } => self.seasonal(steps, ahead)?,
             Model::HoltWinters { .. } => self.smooth.as_ref()?.highest(ahead)?,
         };
         (expected.is_finite() && expected > 0.0).then(|| f64::from(expected))
+    }
+
+    /// How many steps after the open one begin within so long.
+    fn ahead(&self, now: Duration, horizon: Duration) -> u32 {
+        let last = millis(now.saturating_add(horizon)) / self.step.max(1);
+        u32::try_from(last.saturating_sub(self.open).min(HISTORY as u64)).unwrap_or(0)
+    }
+
+    /// What a steady rise adds to the present load within so long: the smallest of the last rises goes on. A jump is no
+    /// steady rise, and noise hardly ever is one.
+    pub(crate) fn rise_within(&self, horizon: Duration) -> Option<f64> {
+        let last = self.past.get(self.past.len().checked_sub(STEADY + 1)?..)?;
+        let rises = last.windows(2).map(|pair| pair[1] - pair[0]);
+        let least = rises.reduce(f32::min).filter(|rise| *rise > 0.0)?;
+        let steps = millis(horizon) as f64 / self.step.max(1) as f64;
+        Some(f64::from(least) * steps)
     }
 
     /// The highest of what was one season before the open step and `ahead` more.
@@ -209,6 +228,8 @@ const HISTORY: usize = Model::HISTORY as usize;
 const MAX_MISSING: u64 = 6;
 /// The shortest season looked for, in steps: what recurs faster than an instance starts and stops can't be followed.
 const SHORTEST: u32 = 9;
+/// So many steps that each rise are a steady rise.
+const STEADY: usize = 3;
 /// How well the past must repeat itself for a season to be believed, and to stay believed once it is.
 const ADOPT: f32 = 0.7;
 const KEEP: f32 = 0.4;
@@ -233,7 +254,7 @@ mod tests {
     }
 
     fn expected(memory: &Expectation, forecast: &Forecast, now: u64) -> Option<f64> {
-        memory.highest_within(forecast, Duration::from_secs(now))
+        memory.highest_within(forecast, Duration::from_secs(now), forecast.horizon)
     }
 
     #[test]
@@ -244,6 +265,18 @@ mod tests {
         assert_eq!(memory.season, Some(36));
         assert_eq!(expected(&memory, &forecast, 860), Some(200.0), "900 is 40 s away");
         assert_eq!(expected(&memory, &forecast, 870), Some(900.0), "and now 30 s");
+    }
+
+    #[test]
+    fn only_what_rises_in_each_of_three_steps_is_a_steady_rise() {
+        let forecast = Forecast::default();
+        let minute = Duration::from_secs(60);
+        let rise = play(&forecast, 200, |second| 5.0 * second as f64).rise_within(minute).unwrap();
+        assert!((rise - 300.0).abs() < 1.0, "{rise}: 5 a second for a minute");
+        let jump = play(&forecast, 200, |second| if second < 180 { 200.0 } else { 1400.0 });
+        assert_eq!(jump.rise_within(minute), None);
+        assert_eq!(play(&forecast, 200, |second| 900.0 - second as f64).rise_within(minute), None);
+        assert_eq!(play(&forecast, 30, |second| second as f64).rise_within(minute), None, "too short a past");
     }
 
     #[test]

@@ -127,12 +127,34 @@ impl Path<'_> {
         let (Some(forecast), Some(expected)) = (&self.policy.forecast, self.decision.expected) else {
             return count;
         };
-        if forecast.mode != ForecastMode::Active || expected.replicas <= count {
+        if forecast.mode != ForecastMode::Active {
             return count;
         }
-        let rule = format!("the forecast for the next {}", seconds(forecast.horizon));
+        let current = self.observation.current;
+        let (horizon, batch) = (forecast.horizon, forecast.batch.max(forecast.horizon));
         let inputs = vec![("expected".into(), expected.load)];
-        self.step(StageName::Forecast, count, expected.replicas, rule, inputs, Reason::Forecast)
+        if !expected.recurs {
+            if count <= current || expected.lasting <= count {
+                return count;
+            }
+            // It was proposed, so it stays for a window: else the next decision would take it back.
+            self.state.remember(self.observation.now, expected.lasting);
+            let trusted = self.policy.behavior.down.stabilization.min(batch).max(horizon);
+            let rule = format!("a steady rise, for the next {}", seconds(trusted));
+            return self.step(StageName::Forecast, count, expected.lasting, rule, inputs, Reason::Forecast);
+        }
+        let mut raised = count.max(expected.replicas);
+        let mut ahead = horizon;
+        if raised != current && expected.lasting > raised {
+            // A change of the count: as far as it has to go anyway. What stays costs less than to go and come back.
+            raised = if raised < current { expected.lasting.min(current) } else { expected.lasting };
+            ahead = batch;
+        }
+        if raised == count {
+            return count;
+        }
+        let rule = format!("the forecast for the next {}", seconds(ahead));
+        self.step(StageName::Forecast, count, raised, rule, inputs, Reason::Forecast)
     }
 
     /// To zero and back.
@@ -227,7 +249,9 @@ impl Path<'_> {
         let window = self.policy.behavior.down.stabilization;
         let Some(calm) = self.policy.calm else { return window };
         let counts = |forecast: &Forecast| forecast.mode == ForecastMode::Active;
-        if self.decision.expected.is_some() && self.policy.forecast.as_ref().is_some_and(counts) {
+        if self.decision.expected.is_some_and(|expected| expected.recurs)
+            && self.policy.forecast.as_ref().is_some_and(counts)
+        {
             return calm.known.min(window);
         }
         let regrets = self.state.regrets(self.observation.now, calm.period);

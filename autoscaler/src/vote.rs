@@ -204,6 +204,11 @@ pub(crate) fn propose(
     (replicas, None)
 }
 
+/// The fewest instances to which nothing would be added at this load.
+pub(crate) fn enough(target: Target, tolerance: Tolerance, load: f64) -> u32 {
+    count(load * 100.0 / (target.value() * f64::from(100u32.saturating_add(tolerance.up))))
+}
+
 /// The tolerance that a value lies in, if it does.
 pub(crate) fn within(tolerance: Tolerance, compat: Compat, value: f64, aim: f64) -> Option<u32> {
     let Tolerance { up, down } = tolerance;

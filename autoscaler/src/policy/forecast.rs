@@ -10,7 +10,8 @@ use crate::seconds;
 /// instances, not requests.
 ///
 /// The load of the signal (which must have a target per instance) is remembered as its highest value in each `step`. What
-/// the model expects within the next `horizon` is a floor for the proposal.
+/// the model expects within the next `horizon` is a floor for the proposal; when the count changes, what it expects within
+/// the next `batch` is one too, so that few large changes are made instead of many small ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -27,6 +28,13 @@ pub struct Forecast {
     /// How far to look ahead: as long as an instance needs to start, and one decision more. In serialised form: seconds.
     #[serde(with = "seconds")]
     pub horizon: Duration,
+    /// A change goes so far that none other is expected for so long: instances that will be needed again within it are not
+    /// removed, and those that will be needed are added with the first of them. Never shorter than the horizon; zero for
+    /// the horizon. While nothing recurs, a change on the way up goes as far as a steady rise leads within the window of the way
+    /// down (at least the horizon, at most the batch).
+    /// In serialised form: seconds.
+    #[serde(with = "seconds")]
+    pub batch: Duration,
 }
 
 impl Default for Forecast {
@@ -39,6 +47,8 @@ impl Default for Forecast {
             step: Duration::from_secs(10),
             // A container's start and its first health check, and a decision.
             horizon: Duration::from_secs(30),
+            // A start and a down window; what runs in vain for so long costs less than users and caches that are moved.
+            batch: Duration::from_secs(120),
         }
     }
 }
@@ -53,6 +63,13 @@ impl Forecast {
     #[must_use]
     pub fn horizon(mut self, horizon: Duration) -> Self {
         self.horizon = horizon;
+        self
+    }
+
+    /// Sets for how long a change should last.
+    #[must_use]
+    pub fn batch(mut self, batch: Duration) -> Self {
+        self.batch = batch;
         self
     }
 

@@ -69,11 +69,12 @@ pub struct Calm {
 impl Default for Calm {
     fn default() -> Self {
         Self {
-            period: Duration::from_secs(1800),
+            // What was regretted within the hour.
+            period: Duration::from_secs(3600),
             // The window of the Horizontal Pod Autoscaler, which knows nothing of the load.
             longest: Duration::from_secs(300),
-            // The horizon of the forecast that stands in for the window.
-            known: Duration::from_secs(30),
+            // A step of the forecast, which itself keeps what will be needed soon.
+            known: Duration::from_secs(10),
         }
     }
 }

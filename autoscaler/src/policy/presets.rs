@@ -17,7 +17,8 @@ impl Policy {
     /// stays for 30 s at least, not in a [`Burst`] (a load that asks for twice
     /// the present count or more, in the last minute), and not when it would be the seventh turn
     /// in ten minutes. What recurs is
-    /// expected ([`Forecast`]): instances are added before it comes. Bounds are 1 to 10 until set.
+    /// expected ([`Forecast`]): instances are added before it comes, those needed again within two minutes stay, and
+    /// each change goes as far as it will have to within them. Bounds are 1 to 10 until set.
     pub fn balanced(signal: impl Into<String>, target: f64) -> Self {
         Self {
             signals: vec![SignalPolicy::new(signal, Target::AveragePerInstance(target))],

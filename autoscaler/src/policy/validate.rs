@@ -135,6 +135,7 @@ impl Check {
             self.within("forecast.step", forecast.step, Duration::from_secs(1), MAX_WINDOW);
             let farthest = forecast.step.saturating_mul(MAX_STEPS_AHEAD).max(Duration::from_secs(1));
             self.within("forecast.horizon", forecast.horizon, Duration::from_secs(1), farthest);
+            self.at_most("forecast.batch", forecast.batch, MAX_WINDOW);
             self.model(&forecast.model);
             if let Some(name) = &forecast.signal {
                 let known = policy.signals.iter().any(|signal| {

@@ -32,6 +32,26 @@ fn a_ramp_is_followed_up_and_down_without_overload() {
 }
 
 #[test]
+fn what_recurs_is_met_with_one_change_each_way() {
+    let load = |second: u64| (200.0 + 5.0 * (second % 240) as f64, true);
+    let outcome = play(&PLANT, &policy(), load, 3, 2_400);
+    let known: Vec<_> = outcome.actions.iter().filter(|(second, _)| *second > 720).collect();
+    assert_eq!(known.len(), 14, "seven teeth from the fourth on: {:?}", outcome.actions);
+    // In the first tooth, before any three steps have risen.
+    assert!(outcome.overload <= 15, "{} s", outcome.overload);
+    // Not by keeping the crest: that would be 20 * 2400.
+    assert!(outcome.instance_seconds < 16 * 2_400, "{}", outcome.instance_seconds);
+}
+
+#[test]
+fn a_steady_rise_is_met_with_few_changes_and_what_was_added_stays() {
+    let load = |second: u64| (200.0 + 5.0 * second.min(240) as f64, true);
+    let outcome = play(&PLANT, &policy(), load, 3, 300);
+    assert_eq!(outcome.turns(3), 0, "{:?}", outcome.actions);
+    assert!(outcome.actions.len() <= 7, "17 instances in at most 7 changes: {:?}", outcome.actions);
+}
+
+#[test]
 fn a_load_that_flaps_within_the_window_makes_it_go_up_and_stay() {
     let load = |second: u64| (if (second / 20).is_multiple_of(2) { 280.0 } else { 700.0 }, true);
     let outcome = play(&PLANT, &policy(), load, 4, 1_800);

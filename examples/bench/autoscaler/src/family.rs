@@ -25,7 +25,8 @@ pub fn member(seed: u64) -> Member {
     };
     let capacity = (10f64.powf(draw(1.3, 2.7))).round();
     let start = draw(5.0, 60.0) as usize;
-    let plant = PlantModel { capacity, target: 0.7 * capacity, start_seconds: start, ..PlantModel::default() };
+    let plant =
+        PlantModel { capacity, target: 0.7 * capacity, start_seconds: start, ..PlantModel::default() };
     let base = capacity * draw(1.0, 6.0);
     let height = base * draw(0.5, 6.0);
     let period = draw(120.0, 1_500.0);

@@ -3,7 +3,9 @@
 //!   ./bench.sh autoscaler [--json] [--markdown] [--svg FILE] [--only SCENARIO] [--policy FILE.toml]
 //!   ./bench.sh autoscaler --family SEED [--members 200] [--json]        loads drawn from seeds, every policy
 //!   ./bench.sh autoscaler --sensitivity SEED [--members 200] [--json]   each constant of the default halved and doubled
+//!   ./bench.sh autoscaler --bound [--json]      the sawtooth's cheapest plans by number of changes
 
+mod bound;
 mod family;
 mod scenarios;
 mod sensitivity;
@@ -26,6 +28,7 @@ struct Options {
     family: Option<u64>,
     sensitivity: Option<u64>,
     members: Option<u64>,
+    bound: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn options() -> Result<Options, String> {
             "--svg" => options.svg = Some(value()?),
             "--only" => options.only = Some(value()?),
             "--policy" => options.policy = Some(value()?),
+            "--bound" => options.bound = true,
             "--family" => options.family = Some(number(value()?)?),
             "--sensitivity" => options.sensitivity = Some(number(value()?)?),
             "--members" => options.members = Some(number(value()?)?.clamp(1, 10_000)),
@@ -67,6 +71,7 @@ fn run(options: Options) -> Result<(), String> {
     let told = match (options.family, options.sensitivity) {
         (Some(first), _) => Some(family::run(first, members)),
         (_, Some(first)) => Some(sensitivity::run(first, members)?),
+        _ if options.bound => Some(bound::run()?),
         _ => None,
     };
     if let Some(told) = told {

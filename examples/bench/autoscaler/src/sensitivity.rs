@@ -47,7 +47,7 @@ const CONSTANTS: &[(&str, Change)] = &[
         policy.burst.iter_mut().for_each(|burst| times(&mut burst.window, by));
     }),
     ("burst threshold (200 %)", |policy, by| {
-        policy.burst.iter_mut().for_each(|burst| burst.threshold = scaled(burst.threshold, by).max(101));
+        policy.burst.iter_mut().for_each(|burst| burst.threshold = scaled(burst.threshold, by).max(110));
     }),
     ("calm: longest (300 s)", |policy, by| {
         policy.calm.iter_mut().for_each(|calm| times(&mut calm.longest, by));
@@ -68,6 +68,9 @@ const CONSTANTS: &[(&str, Change)] = &[
     ("forecast horizon (30 s)", |policy, by| {
         policy.forecast.iter_mut().for_each(|forecast| times(&mut forecast.horizon, by));
     }),
+    ("forecast batch (120 s)", |policy, by| {
+        policy.forecast.iter_mut().for_each(|forecast| times(&mut forecast.batch, by));
+    }),
     ("no forecast", |policy, _| policy.forecast = None),
     ("no calm", |policy, _| policy.calm = None),
 ];
@@ -75,7 +78,11 @@ const CONSTANTS: &[(&str, Change)] = &[
 /// Prints the table, on `count` members of the family from `first` on.
 pub fn run(first: u64, count: u64) -> Result<Value, String> {
     const SHAPES: [&str; 5] = ["step", "flash", "sawtooth", "square", "nasa95"];
-    println!("\n| overload s / cost / up+down | {} | family |\n|---|{}", SHAPES.join(" | "), "---|".repeat(6));
+    println!(
+        "\n| overload s / cost / up+down | {} | family |\n|---|{}",
+        SHAPES.join(" | "),
+        "---|".repeat(6)
+    );
     let all = scenarios::all();
     let mut rows = Map::new();
     let mut row = |name: String, change: &dyn Fn(&mut Policy)| -> Result<(), String> {
