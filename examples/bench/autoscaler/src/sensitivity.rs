@@ -52,10 +52,10 @@ const CONSTANTS: &[(&str, Change)] = &[
     ("calm: longest (300 s)", |policy, by| {
         policy.calm.iter_mut().for_each(|calm| times(&mut calm.longest, by));
     }),
-    ("calm: period (1800 s)", |policy, by| {
+    ("calm: period (3600 s)", |policy, by| {
         policy.calm.iter_mut().for_each(|calm| times(&mut calm.period, by));
     }),
-    ("calm: known (30 s)", |policy, by| policy.calm.iter_mut().for_each(|calm| times(&mut calm.known, by))),
+    ("calm: known (10 s)", |policy, by| policy.calm.iter_mut().for_each(|calm| times(&mut calm.known, by))),
     ("surge patience (180 s)", |policy, by| {
         policy.surge.iter_mut().for_each(|surge| times(&mut surge.patience, by));
     }),
