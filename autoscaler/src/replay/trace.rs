@@ -81,8 +81,9 @@ impl Trace {
             if rows.last().is_some_and(|&(before, _)| second <= before) {
                 return Err(TraceError::Order { line, second });
             }
-            if rows.first().is_some_and(|&(first, _)| second - first > MAX_SECONDS as u64) {
-                return Err(TraceError::Length { seconds: second });
+            let since = rows.first().map_or(0, |&(first, _)| second - first);
+            if since > MAX_SECONDS as u64 {
+                return Err(TraceError::Length { seconds: since });
             }
             rows.push((second, load));
         }
@@ -90,15 +91,16 @@ impl Trace {
             return Err(TraceError::Length { seconds: 0 });
         };
         let step = rows.iter().rev().nth(1).map_or(1, |&(before, _)| last - before);
+        // Counted from the first row: the clock of a recording may end with its numbers.
         let seconds = (last - first).saturating_add(step);
         if seconds > MAX_SECONDS as u64 {
             return Err(TraceError::Length { seconds });
         }
         let (mut loads, mut blind, mut load) = (Vec::new(), Vec::new(), 0.0);
-        let ends = rows.iter().skip(1).map(|&(second, _)| second).chain([last + step]);
+        let ends = rows.iter().skip(1).map(|&(second, _)| second - first).chain([seconds]);
         for (&(_, value), end) in rows.iter().zip(ends) {
             let from = loads.len();
-            let to = usize::try_from(end - first).unwrap_or(from);
+            let to = usize::try_from(end).unwrap_or(from);
             load = value.unwrap_or(load);
             loads.resize(to, load);
             if value.is_none() {
@@ -174,6 +176,13 @@ mod tests {
         assert_eq!(says("t,load\n5,1\n5,2\n"), "line 3: second 5 does not come after the row before");
         assert_eq!(says("t,load\n"), "the trace is 0 s long; it must be 1 s to 2678400 s");
         assert!(says("t,load\n0,1\n99999999999,2\n").contains("it must be 1 s to"));
+        // Found by the fuzz target: the step after the last of all seconds.
+        let end = Trace::from_csv("t,load\n18446744073709551614,1\n18446744073709551615,2\n", 1.0).unwrap();
+        assert_eq!((end.seconds(), end.load(1)), (2, 2.0));
+        assert!(
+            says("t,load\n50,1\n9999999,2\n").contains("is 9999949 s long"),
+            "counted from the first row"
+        );
         assert!(says("t,load\n0,-1\n").starts_with("line 2"));
         assert!(says("t,load\n0,NaN\n").starts_with("line 2"));
     }
