@@ -57,6 +57,12 @@ impl Head {
         Self(bytes.first_chunk().copied())
     }
 
+    /// Nothing where there was nothing.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis compares by them"))]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |head| head)
+    }
+
     /// Whether this version of the library wrote it. Older ones kept their indexes in another way.
     #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis has such an index"))]
     pub(crate) fn is_current(self) -> bool {

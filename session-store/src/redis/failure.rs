@@ -77,6 +77,15 @@ impl Failure {
         Self { reason: reason.into(), again: true, short: None }
     }
 
+    /// What a script says of a command in it that failed.
+    pub(super) fn told(text: &str) -> Self {
+        let code = text.split(' ').next().unwrap_or_default();
+        let passes = ["READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED"];
+        // Redis before 7 puts words of its own in front of the code.
+        let again = passes.contains(&code) || text.contains("READONLY") || text.contains("NOREPLICAS");
+        Self { reason: text.to_owned(), again, short: None }
+    }
+
     /// Fewer replicas than asked for confirmed a write. They may be about to follow a new master.
     pub(super) fn short(wanted: u8, acked: u8) -> Self {
         let reason = format!("{acked} of {wanted} replicas confirmed");

@@ -9,6 +9,7 @@ use super::{
     MAX_WAIT,
     dial::{Found, RESPONSE, Wire, check_role, open, resolve},
     failure::{CallError, Failure},
+    lane::Lane,
     url::{Settings, Target},
 };
 use crate::error::StoreError;
@@ -53,27 +54,20 @@ impl Drop for Permit<'_> {
 pub(super) struct Ready(Arc<Master>);
 
 impl Ready {
-    pub(super) fn connection(&self) -> MultiplexedConnection {
-        self.0.lane().redis.clone()
+    pub(super) fn lane(&self) -> &Lane {
+        &self.0.lane
     }
 }
 
 /// The connections to one server.
 struct Master {
     found: Found,
-    /// Shared by all calls, in turn: one connection is driven by one task, which a busy process would wait for.
-    lanes: [Wire; LANES],
-    next: AtomicUsize,
+    /// Shared by all calls.
+    wire: Wire,
+    lane: Lane,
     /// Connections for calls that wait for replicas, each used by one at a time.
     spare: Mutex<Vec<Wire>>,
     generation: u64,
-}
-
-impl Master {
-    fn lane(&self) -> &Wire {
-        let number = self.next.fetch_add(1, Relaxed) % LANES;
-        self.lanes.get(number).unwrap_or(&self.lanes[0])
-    }
 }
 
 impl Link {
@@ -210,7 +204,7 @@ impl Link {
         let master = &*live.master;
         *used = Some(master.generation);
         let done = match waits {
-            None => work(master.lane().redis.clone()).await,
+            None => work(master.wire.redis.clone()).await,
             Some(longest) => {
                 let done = match self.spare(master).await {
                     Ok(wire) => self.alone(master, wire, longest, work).await,
@@ -282,7 +276,7 @@ impl Link {
                 // Out of use until it has answered: a caller with less time than a silent master takes leaves nothing behind that the
                 // next one would have to find out anew.
                 self.set(None);
-                match self.check(&live.master.lanes[0], &live.master.found).await {
+                match self.check(&live.master.wire, &live.master.found).await {
                     Ok(()) => {
                         let checked = Live { checked: Instant::now(), doubted: false, ..live };
                         self.set(Some(checked.clone()));
@@ -297,12 +291,12 @@ impl Link {
             None => rand::random(),
         };
         match self.connect().await {
-            Ok((found, lanes)) => {
+            Ok((found, wire)) => {
                 *connecting = None;
                 let master = found.name();
                 tracing::info!(target: "session_store", store = self.name, master, "connected to the master");
-                let (next, spare) = (AtomicUsize::new(0), Mutex::default());
-                let master = Arc::new(Master { found, lanes, next, spare, generation });
+                let (lane, spare) = (Lane::new(&wire.redis), Mutex::default());
+                let master = Arc::new(Master { found, wire, lane, spare, generation });
                 let live = Live { master, checked: Instant::now(), doubted: false };
                 self.set(Some(live.clone()));
                 Ok(live)
@@ -314,7 +308,7 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(Found, [Wire; LANES]), Failure> {
+    async fn connect(&self) -> Result<(Found, Wire), Failure> {
         let found = match &self.settings.target {
             Target::Single { address, .. } => Found { address: address.clone(), epoch: 0 },
             Target::Sentinel { sentinels, master, .. } => {
@@ -322,12 +316,11 @@ impl Link {
             }
         };
         let (name, address) = (found.name(), found.address.clone());
-        let lane = || open(address.clone(), self.login(), RESPONSE, &self.settings.transport);
-        let first = lane().await.map_err(|failure| failure.at(&name))?;
-        let second = lane().await.map_err(|failure| failure.at(&name))?;
+        let wire = open(address, self.login(), RESPONSE, &self.settings.transport);
+        let wire = wire.await.map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
-        self.check(&first, &found).await.map_err(|failure| failure.at(&name))?;
-        Ok((found, [first, second]))
+        self.check(&wire, &found).await.map_err(|failure| failure.at(&name))?;
+        Ok((found, wire))
     }
 
     /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
@@ -380,8 +373,6 @@ impl Link {
     }
 }
 
-/// Two keep two cores busy; more were no faster.
-const LANES: usize = 2;
 /// A demoted master still answers reads: its role is asked for again after this long.
 const ROLE_EVERY: Duration = Duration::from_secs(1);
 /// Doubles four times, to about 0.3 s: often enough to be back soon after an election.

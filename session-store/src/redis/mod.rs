@@ -11,6 +11,7 @@
 
 mod dial;
 mod failure;
+mod lane;
 mod link;
 mod script;
 mod step;
@@ -32,8 +33,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use failure::CallError;
+use lane::Ask;
 use link::Link;
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::{AsyncCommands, Value, aio::MultiplexedConnection};
 use script::{Scripts, Wait};
 use std::{
     fmt,
@@ -94,8 +96,16 @@ impl RedisStore {
         connection: &mut MultiplexedConnection,
         key: &StoreKey,
     ) -> Result<Option<Record>, CallError> {
-        let bytes: Option<Vec<u8>> = connection.get(script::session(key)).await?;
-        Ok(bytes.as_deref().map(|bytes| self.seal.decode(key, bytes)).transpose()?)
+        Ok(self.found(key, connection.get(script::session(key)).await?)?)
+    }
+
+    /// What is under a key, of the server's answer.
+    fn found(&self, key: &StoreKey, answer: Value) -> Result<Option<Record>, StoreError> {
+        match answer {
+            Value::Nil => Ok(None),
+            Value::BulkString(bytes) => self.seal.decode(key, &bytes).map(Some),
+            _ => Err(StoreError::Decode { reason: "the server answered something else than bytes" }),
+        }
     }
 }
 
@@ -116,10 +126,11 @@ impl SessionStore for RedisStore {
         let _permit = self.link.admit("load")?;
         // The usual case by itself: what a failing one needs to remember is larger than what an allocator hands out cheaply.
         if let Some(ready) = self.link.ready(self.deadline) {
-            match self.read(&mut ready.connection(), key).await {
-                Ok(record) => return Ok(record),
-                Err(CallError::Store(error)) => return Err(error),
-                Err(CallError::Redis(failure)) => self.link.failed(&ready, "load", failure)?,
+            let mut get = redis::Cmd::with_capacity(2, 64);
+            get.arg("GET").arg(script::session(key));
+            match ready.lane().ask(Ask::Command(get)).await {
+                Ok(answer) => return self.found(key, answer),
+                Err(error) => self.link.failed(&ready, "load", error.into())?,
             }
         }
         let work =

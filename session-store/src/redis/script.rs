@@ -1,6 +1,9 @@
 //! The scripts, and how they are sent: alone on the shared connection, or with a `WAIT` behind them on one of their own.
 
-use super::failure::{CallError, Failure};
+use super::{
+    failure::{CallError, Failure},
+    lane::{Ask, Via},
+};
 use crate::{
     error::StoreError,
     id::StoreKey,
@@ -26,7 +29,9 @@ pub(super) struct Wait {
 /// A record as the script writes it.
 pub(super) struct Row {
     pub(super) key: StoreKey,
-    pub(super) bytes: Vec<u8>,
+    pub(super) head: Head,
+    /// Taken when it is sent.
+    bytes: Vec<u8>,
     /// Milliseconds until Redis may forget it.
     life: u64,
     /// What changes in a set of a user's sessions.
@@ -81,7 +86,8 @@ pub(super) fn rows(
     // A rotation moves the entry to the new key.
     let created = step.create.as_ref().map(|(key, record)| (*key, record, Before::default().entry(record)));
     let row = |(key, record, index): (StoreKey, &Record, Option<Entry>)| {
-        Ok(Row { key, bytes: seal.encode(&key, record, rand::random())?, life: life(record, now), index })
+        let bytes = seal.encode(&key, record, rand::random())?;
+        Ok(Row { key, head: Head::of(&bytes), bytes, life: life(record, now), index })
     };
     own.into_iter().chain(created).map(row).collect()
 }
@@ -101,60 +107,85 @@ pub(super) enum Wrote {
     Newer(Option<Vec<u8>>),
 }
 
+/// The usual step: one record, and no index changes.
+pub(super) struct Write {
+    name: String,
+    head: Head,
+    bytes: Vec<u8>,
+    life: u64,
+}
+
+/// The script for any number of them at once.
+pub(super) struct WriteAll(Script);
+
+pub(super) fn write_all() -> WriteAll {
+    WriteAll(Script::new(WRITE))
+}
+
+impl WriteAll {
+    /// Answers an array with what came of each.
+    pub(super) fn call(&self, writes: &[Write]) -> Cmd {
+        let size = writes.iter().map(|write| write.bytes.len() + 96).sum::<usize>();
+        let mut call = Cmd::with_capacity(3 + 4 * writes.len(), size + 64);
+        call.arg("EVALSHA").arg(self.0.get_hash()).arg(writes.len());
+        for write in writes {
+            call.arg(&write.name);
+        }
+        for Write { head, bytes, life, .. } in writes {
+            call.arg(head.bytes()).arg(&bytes[..]).arg(life);
+        }
+        call
+    }
+
+    pub(super) fn load(&self) -> Cmd {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(WRITE);
+        load
+    }
+}
+
 pub(super) struct Scripts {
-    write: Script,
     compare_and_set: Script,
     revoke: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self {
-            write: Script::new(WRITE),
-            compare_and_set: Script::new(COMPARE_AND_SET),
-            revoke: Script::new(REVOKE),
-        }
+        Self { compare_and_set: Script::new(COMPARE_AND_SET), revoke: Script::new(REVOKE) }
     }
 
-    pub(super) fn compare_and_set<'a>(
-        &'a self,
-        connection: &'a mut MultiplexedConnection,
+    pub(super) async fn compare_and_set(
+        &self,
+        via: Via<'_>,
         key: &StoreKey,
         head: Head,
         now: UnixMillis,
-        rows: &[Row],
-        wait: Option<Wait>,
-    ) -> impl Future<Output = Result<Wrote, CallError>> + Send + 'a {
-        let head = head.0.as_ref().map_or(&[][..], |head| &head[..]);
-        let (script, call) = if let [Row { bytes, life, index: None, .. }] = rows {
-            let mut call = Call::new(&self.write, WRITE, wait, bytes.len());
-            call.command.arg(1).arg(session(key)).arg(head).arg(&bytes[..]).arg(life);
-            (&self.write, call)
-        } else {
-            let mut call = Call::new(&self.compare_and_set, COMPARE_AND_SET, wait, 0);
-            let arguments = &mut call.command;
-            arguments.arg(1 + 2 * rows.len()).arg(session(key));
-            for row in rows {
-                arguments.arg(session(&row.key)).arg(row.index.as_ref().map_or("", |entry| &entry.set));
-            }
-            arguments.arg(head).arg(now.saturating_sub(SKEW));
-            for row in rows {
-                let (score, until) = row.index.as_ref().map_or((0, 0), |entry| {
-                    (entry.score, entry.score.saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL))
-                });
-                arguments.arg(&row.bytes[..]).arg(row.life).arg(score).arg(until).arg(member(&row.key));
-            }
-            (&self.compare_and_set, call)
-        };
-        async move {
-            match call.send(connection, script).await? {
-                (Value::Int(DONE), acked) => confirmed(wait, acked).map(|()| Wrote::Done),
-                (Value::Int(_), _) => Ok(Wrote::Collision),
-                (newer, _) => {
-                    Ok(Wrote::Newer(FromRedisValue::from_redis_value(newer).map_err(RedisError::from)?))
-                }
-            }
+        rows: &mut [Row],
+    ) -> Result<Wrote, CallError> {
+        if let ([Row { bytes, life, index: None, .. }], Via::Lane(lane)) = (&mut *rows, &via) {
+            let write = Write { name: session(key), head, bytes: std::mem::take(bytes), life: *life };
+            return wrote(lane.ask(Ask::Write(write)).await?);
         }
+        let wait = via.wait();
+        let mut call = Call::new(&self.compare_and_set, COMPARE_AND_SET, wait.is_some(), 0);
+        let arguments = &mut call.command;
+        arguments.arg(1 + 2 * rows.len()).arg(session(key));
+        for row in &*rows {
+            arguments.arg(session(&row.key)).arg(row.index.as_ref().map_or("", |entry| &entry.set));
+        }
+        arguments.arg(head.bytes()).arg(now.saturating_sub(SKEW));
+        for row in &*rows {
+            let (score, until) = row.index.as_ref().map_or((0, 0), |entry| {
+                (entry.score, entry.score.saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL))
+            });
+            arguments.arg(&row.bytes[..]).arg(row.life).arg(score).arg(until).arg(member(&row.key));
+        }
+        let (answer, acked) = call.send(via).await?;
+        let wrote = wrote(answer)?;
+        if let Wrote::Done = wrote {
+            confirmed(wait, acked)?;
+        }
+        Ok(wrote)
     }
 
     /// Puts tombstones over a user's sessions, a bounded number of them. Answers how many, and whether there are more.
@@ -166,11 +197,11 @@ impl Scripts {
         tombstone: &[u8],
         wait: Option<Wait>,
     ) -> Result<(usize, bool), CallError> {
-        let mut call = Call::new(&self.revoke, REVOKE, wait, 0);
+        let mut call = Call::new(&self.revoke, REVOKE, wait.is_some(), 0);
         call.command.arg(2).arg(user(principal)).arg(MARK);
         call.command.arg(tombstone).arg(crate::lifetime::millis(TOMBSTONE)).arg(SESSION);
         call.command.arg(except.map(member).unwrap_or_default()).arg(BATCH);
-        let (answer, acked) = call.send(connection, &self.revoke).await?;
+        let (answer, acked) = call.send(Via::Alone(connection, wait)).await?;
         let (ended, more): (usize, bool) =
             FromRedisValue::from_redis_value(answer).map_err(RedisError::from)?;
         confirmed(wait, acked)?;
@@ -179,51 +210,58 @@ impl Scripts {
 }
 
 /// An answer that needed no write may rest on one that only the primary has: a write of no meaning is made and waited for, and with it all before.
-pub(super) async fn confirm(
-    connection: &mut MultiplexedConnection,
-    wait: Option<Wait>,
-) -> Result<(), CallError> {
-    let Some(Wait { n, timeout }) = wait else { return Ok(()) };
+pub(super) async fn confirm(via: Via<'_>) -> Result<(), CallError> {
+    let Via::Alone(connection, Some(Wait { n, timeout })) = via else { return Ok(()) };
     let mut pipe = redis::pipe();
     pipe.cmd("SET").arg(MARK).arg("").arg("PX").arg(1_000).ignore();
     pipe.cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
     let (acked,): (i64,) = pipe.query_async(connection).await?;
-    confirmed(wait, acked)
+    confirmed(Some(Wait { n, timeout }), acked)
 }
 
 /// A script about to be sent: by its hash, and itself where the server has forgotten it. With a `WAIT` behind it it is sent itself: a second try
 /// would wait twice.
 struct Call {
     command: Cmd,
-    wait: Option<Wait>,
+    text: &'static str,
 }
 
 impl Call {
-    fn new(script: &Script, text: &str, wait: Option<Wait>, size: usize) -> Self {
+    fn new(script: &Script, text: &'static str, waits: bool, size: usize) -> Self {
         let mut command = Cmd::with_capacity(8, size + 256);
-        command.arg(if wait.is_some() { "EVAL" } else { "EVALSHA" });
-        command.arg(if wait.is_some() { text } else { script.get_hash() });
-        Self { command, wait }
+        command.arg(if waits { "EVAL" } else { "EVALSHA" });
+        command.arg(if waits { text } else { script.get_hash() });
+        Self { command, text }
     }
 
     /// The script's answer, and how many replicas have it.
-    async fn send(
-        self,
-        connection: &mut MultiplexedConnection,
-        script: &Script,
-    ) -> Result<(Value, i64), CallError> {
-        if let Some(Wait { n, timeout }) = self.wait {
+    async fn send(self, mut via: Via<'_>) -> Result<(Value, i64), CallError> {
+        if let Via::Alone(connection, Some(Wait { n, timeout })) = via {
             let mut pipe = redis::pipe();
             pipe.add_command(self.command).cmd("WAIT").arg(n).arg(crate::lifetime::millis(timeout));
             return Ok(Box::pin(pipe.query_async(connection)).await?);
         }
-        match self.command.query_async(connection).await {
+        match via.ask(&self.command).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                Box::pin(script.load_async(connection)).await?;
-                Ok((self.command.query_async(connection).await?, 0))
+                via.ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
+                Ok((via.ask(&self.command).await?, 0))
             }
             answer => Ok((answer?, 0)),
         }
+    }
+}
+
+fn wrote(answer: Value) -> Result<Wrote, CallError> {
+    match answer {
+        Value::Int(DONE) => Ok(Wrote::Done),
+        Value::Int(_) => Ok(Wrote::Collision),
+        Value::Nil => Ok(Wrote::Newer(None)),
+        Value::BulkString(newer) => Ok(Wrote::Newer(Some(newer))),
+        Value::Array(error) => {
+            let error = error.into_iter().next().and_then(|text| String::from_redis_value(text).ok());
+            Err(Failure::told(&error.unwrap_or_default()).into())
+        }
+        _ => Err(Failure::again("it answered something that the script does not say").into()),
     }
 }
 
@@ -274,19 +312,30 @@ const MAX_SCORE: u64 = 1 << 53;
 
 const DONE: i64 = 1;
 
-/// The usual step: one record, and no index changes. `KEYS`: the record. `ARGV`: the first bytes that were read (empty: nothing was there), the bytes to
-/// write, their life in ms. Answers `1` done, or the newer bytes, or nil where there are none.
+/// Any number of usual steps, each of one record. `KEYS`: the records. `ARGV`, for each: the first bytes that were read (empty: nothing was there), the
+/// bytes to write, their life in ms. Answers for each `1` done, or the newer bytes, or nil where there are none, or `{error}`: one that fails stops no other.
 const WRITE: &str = r"
-if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
+local answers = {}
+for i = 1, #KEYS do
+  local arg = i * 3
+  local answer
+  if redis.pcall('GETRANGE', KEYS[i], '0', '19') == ARGV[arg - 2] then
+    answer = redis.pcall('SET', KEYS[i], ARGV[arg - 1], 'PX', ARGV[arg])
+    if answer.ok then answer = 1 end
+  else
+    answer = redis.pcall('GET', KEYS[i])
+  end
+  if type(answer) == 'table' then answer = {answer.err} end
+  answers[i] = answer
+end
+return answers
 ";
 
 /// `KEYS`: the record that was read; then for each record to write its key and the index that changes (empty: none).
 /// `ARGV`: the first bytes that were read (empty: nothing was there), what of an index is over by any host's clock; then for each record its bytes, life in ms, score (0: it leaves the index), how long the index has to live, member.
 /// Answers as the one before, or `2`: a new key is in use.
 const COMPARE_AND_SET: &str = r"
-if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
+if redis.call('GETRANGE', KEYS[1], '0', '19') ~= ARGV[1] then return redis.call('GET', KEYS[1]) end
 for i = 2, #KEYS, 2 do
   if KEYS[i] ~= KEYS[1] and redis.call('EXISTS', KEYS[i]) == 1 then return 2 end
 end

@@ -3,6 +3,7 @@
 use super::{
     RedisStore,
     failure::CallError,
+    lane::Via,
     script::{Before, Row, Wait, Wrote, rows},
     turns::Turn,
 };
@@ -82,7 +83,7 @@ impl RedisStore {
         if let Some(ready) = quick
             && let Some(seen) = known_start(&mut turn, seen)
         {
-            match self.attempt(&mut ready.connection(), key, op, seen, None, &unsure).await {
+            match self.attempt(Via::Lane(ready.lane()), key, op, seen, &unsure).await {
                 Ok(Tried::Done(applied, wrote)) => {
                     turn.hint = wrote;
                     return Ok(*applied);
@@ -124,7 +125,7 @@ impl RedisStore {
             if let Start::Unread = start {
                 start = Start::Fresh(self.read(&mut connection, key).await?);
             }
-            match self.attempt(&mut connection, key, op, start, wait, unsure).await? {
+            match self.attempt(Via::Alone(&mut connection, wait), key, op, start, unsure).await? {
                 Tried::Done(applied, wrote) => return Ok((applied, wrote)),
                 Tried::Again(newer) => start = *newer,
             }
@@ -134,11 +135,10 @@ impl RedisStore {
     /// One compare-and-set. Answers the record that was written under the key too, for who is next.
     fn attempt<'a>(
         &'a self,
-        connection: &'a mut MultiplexedConnection,
+        via: Via<'a>,
         key: &'a StoreKey,
         op: &Op,
         start: Start,
-        wait: Option<Wait>,
         unsure: &'a Unsure,
     ) -> impl Future<Output = Result<Tried, CallError>> + Send + 'a {
         let plan = self.plan(key, op, start, unsure);
@@ -147,14 +147,13 @@ impl RedisStore {
                 Plan::Read => Ok(Tried::Again(Box::new(Start::Unread))),
                 Plan::Answer(applied) => {
                     if applied.outcome != Outcome::Gone(Gone::Absent) {
-                        super::script::confirm(connection, wait).await?;
+                        super::script::confirm(via).await?;
                     }
                     Ok(Tried::Done(applied, None))
                 }
-                Plan::Write(writing) => {
-                    let Writing { head, now, rows, .. } = &*writing;
-                    let wrote =
-                        self.scripts.compare_and_set(connection, key, *head, *now, rows, wait).await?;
+                Plan::Write(mut writing) => {
+                    let Writing { head, now, rows, .. } = &mut *writing;
+                    let wrote = self.scripts.compare_and_set(via, key, *head, *now, rows).await?;
                     self.settle(key, *writing, wrote, unsure)
                 }
             }
@@ -261,7 +260,7 @@ impl Unsure {
 /// A record with the head under which it was written.
 fn known(record: Record, key: &StoreKey, rows: &[Row]) -> Record {
     let row = rows.iter().find(|row| row.key == *key);
-    Record { head: row.map(|row| Head::of(&row.bytes)).unwrap_or_default(), ..record }
+    Record { head: row.map(|row| row.head).unwrap_or_default(), ..record }
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use session_store::{
     CommitId, Durability, Gone, Op, Outcome, Patch, RedisStore, SessionId, SessionStore, conformance,
     lifetime::unix_now,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server: ./test.sh runs it"]
@@ -45,8 +48,10 @@ async fn round_trips_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::redis(folder.path(), None);
     let store = RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
-    let key = create(&store).await; // loads the script
-    add(&store, &key).await;
+    let key = create(&store).await;
+    let seen = store.load(&key).await.unwrap().unwrap();
+    let first = Patch::new().add("views", 1).commit();
+    store.apply_from(&key, &seen, first, Durability::Primary).await.unwrap(); // loads the script
     let [reads, scripts] = calls(server.port).await;
     store.find(&key, unix_now()).await.unwrap();
     assert_eq!(calls(server.port).await, [reads + 1, scripts], "a load is one GET");
@@ -89,6 +94,54 @@ async fn round_trips_are_counted() {
         [reads + 1, scripts + 2],
         "a conflict brings the newer record along, read by the script"
     );
+}
+
+/// Changes that come together share a script, and each is answered by itself: what one of them cannot do stops no other.
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn changes_at_once_share_a_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::redis(folder.path(), None);
+    let store = Arc::new(RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap());
+    let mut seen = Vec::new();
+    for _ in 0..64 {
+        let key = create(&*store).await;
+        seen.push((key, store.load(&key).await.unwrap().unwrap()));
+    }
+    let mut raw = raw(server.port).await.unwrap();
+    // Foreign data where one session was, another process's change of the next, and a server that has forgotten its scripts.
+    let foreign = format!("session:{}", seen[7].0.to_text());
+    let () = redis::cmd("DEL").arg(&foreign).query_async(&mut raw).await.unwrap();
+    let () = redis::cmd("LPUSH").arg(&foreign).arg("x").query_async(&mut raw).await.unwrap();
+    let other = RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap();
+    add(&other, &seen[8].0).await;
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut raw).await.unwrap();
+    let [_, before] = calls(server.port).await;
+    let mut changes = tokio::task::JoinSet::new();
+    for (number, (key, record)) in seen.clone().into_iter().enumerate() {
+        let store = store.clone();
+        changes.spawn(async move {
+            let op = Patch::new().add("views", 1).commit();
+            (number, store.apply_from(&key, &record, op, Durability::Primary).await)
+        });
+    }
+    while let Some(change) = changes.join_next().await {
+        let (number, answer) = change.unwrap();
+        match (number, answer) {
+            (7, answer) => {
+                let error = answer.unwrap_err();
+                assert!(error.to_string().contains("WRONGTYPE"), "{error}");
+            }
+            (_, answer) => assert!(answer.unwrap().outcome.is_done(), "{number}"),
+        }
+    }
+    let [_, after] = calls(server.port).await;
+    assert!(after - before < 32, "64 changes took {} scripts", after - before);
+    for (number, (key, _)) in seen.iter().enumerate().filter(|(number, _)| *number != 7) {
+        let record = store.load(key).await.unwrap().unwrap();
+        assert_eq!(record.counter("views"), Some(if number == 8 { 2 } else { 1 }), "{number}");
+    }
+    assert!(store.load(&seen[7].0).await.is_err(), "foreign data was taken for no session");
 }
 
 #[tokio::test]
