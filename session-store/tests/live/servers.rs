@@ -165,7 +165,8 @@ pub(crate) async fn election(mut watched: Vec<redis::aio::MultiplexedConnection>
         for sentinel in &mut watched {
             let mut ask = redis::cmd("SENTINEL");
             ask.arg("GET-MASTER-ADDR-BY-NAME").arg("main");
-            let named: (String, u16) = ask.query_async(sentinel).await.unwrap();
+            // One that is slow to answer is asked again.
+            let Ok(named) = ask.query_async::<(String, u16)>(sentinel).await else { continue };
             if named.1 != old
                 && info(named.1, "replication").await.is_some_and(|text| text.contains("role:master"))
             {
