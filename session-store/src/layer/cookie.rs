@@ -2,25 +2,89 @@
 
 use crate::id::SessionId;
 use http::{HeaderMap, HeaderValue, header::COOKIE};
+use std::borrow::Cow;
 
-/// The session cookie. It ends with the browser's session; `HttpOnly`, `SameSite=Lax` and `Path=/` always, never a `Domain`.
+/// The session cookie. It ends with the browser's session; `HttpOnly` and `Path=/` always, never a `Domain`.
+///
+/// ```
+/// use session_store::{CookieConfig, layer::{CookieName, SameSite}};
+///
+/// let cookie = CookieConfig::default().named(CookieName::new("shop")?).same_site(SameSite::Strict);
+/// assert_eq!(cookie.name(), "__Host-shop");
+/// # Ok::<_, session_store::layer::CookieNameError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieConfig {
-    name: &'static str,
+    name: Cow<'static, str>,
     secure: bool,
+    same_site: SameSite,
 }
+
+/// Which requests that another site causes bring the cookie along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// Links from other sites, but no forms and no frames of theirs.
+    #[default]
+    Lax,
+    /// None at all: who follows a link to this site is not logged in on the first page.
+    Strict,
+    /// All: for a site that is shown inside others. It needs a defence of its own against forged requests, and `Secure`.
+    None,
+}
+
+/// A name for the cookie, without a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieName(Cow<'static, str>);
+
+impl CookieName {
+    /// Takes letters, digits, `-` and `_`, at most 64.
+    ///
+    /// # Errors
+    /// For anything else.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, CookieNameError> {
+        let name = name.into();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(allowed) || name.starts_with("__") {
+            return Err(CookieNameError(name));
+        }
+        Ok(Self(name))
+    }
+}
+
+/// What cannot be a cookie's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot be a cookie's name: take letters, digits, - and _, at most 64 of them, not beginning with __ (the prefix __Host- comes by itself)"
+)]
+pub struct CookieNameError(Cow<'static, str>);
 
 impl CookieConfig {
     /// For demonstrations over plain HTTP: `id`, without `Secure`. Anyone on the way can read it.
     #[must_use]
     pub const fn insecure_local() -> Self {
-        Self { name: "id", secure: false }
+        Self { name: Cow::Borrowed("id"), secure: false, same_site: SameSite::Lax }
     }
 
-    /// The cookie's name.
+    /// Another name, for a host that serves several applications. A secure cookie keeps its prefix `__Host-`: browsers accept it from HTTPS only and let
+    /// no other host or path set it.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub fn named(mut self, name: CookieName) -> Self {
+        self.name = if self.secure { format!("__Host-{}", name.0).into() } else { name.0 };
+        self
+    }
+
+    /// Which requests that another site causes bring the cookie along; [`SameSite::Lax`] by default.
+    #[must_use]
+    pub const fn same_site(mut self, same_site: SameSite) -> Self {
+        self.same_site = same_site;
+        self
+    }
+
+    /// The cookie's name, with its prefix.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The id in a request's headers. Several different values under one name are no session: one of them was planted.
@@ -53,7 +117,12 @@ impl CookieConfig {
 
     fn header(&self, value: &str, more: &str) -> Option<HeaderValue> {
         let secure = if self.secure { "; Secure" } else { "" };
-        let text = format!("{}={value}{secure}; HttpOnly; SameSite=Lax; Path=/{more}", self.name);
+        let same_site = match self.same_site {
+            SameSite::Lax => "Lax",
+            SameSite::Strict => "Strict",
+            SameSite::None => "None",
+        };
+        let text = format!("{}={value}{secure}; HttpOnly; SameSite={same_site}; Path=/{more}", self.name);
         let mut header = HeaderValue::try_from(text).ok()?;
         header.set_sensitive(true);
         Some(header)
@@ -63,9 +132,11 @@ impl CookieConfig {
 impl Default for CookieConfig {
     /// `__Host-id; Secure`: browsers accept it from HTTPS only and let no other host or path set it.
     fn default() -> Self {
-        Self { name: "__Host-id", secure: true }
+        Self { name: Cow::Borrowed("__Host-id"), secure: true, same_site: SameSite::Lax }
     }
 }
+
+const MAX_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +179,27 @@ mod tests {
             "{text}"
         );
         assert!(header.is_sensitive());
+    }
+
+    #[test]
+    fn a_name_keeps_its_prefix_and_cannot_carry_more() {
+        let id = SessionId::random();
+        let name = || CookieName::new("shop").unwrap();
+        let secure = CookieConfig::default().named(name()).same_site(SameSite::Strict);
+        let text = secure.set(&id).unwrap().to_str().unwrap().to_owned();
+        assert!(
+            text.starts_with("__Host-shop=") && text.contains("; Secure; HttpOnly; SameSite=Strict;"),
+            "{text}"
+        );
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, format!("__Host-shop={}", id.to_cookie_value()).parse().unwrap());
+        assert_eq!((secure.read(&headers), CookieConfig::default().read(&headers)), (Some(id), None));
+        assert_eq!(CookieConfig::insecure_local().named(name()).name(), "shop");
+        let long = "x".repeat(65);
+        for bad in ["", "a=b", "a;b", "a b", "__Host-id", "__Secure-x", "\u{e4}", "a\n", long.as_str()] {
+            let error = CookieName::new(bad.to_owned()).unwrap_err().to_string();
+            assert!(error.contains("letters"), "{bad:?}: {error}");
+        }
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 //!
 //! Nothing is sent to the store for a request that never asks its session. One that does costs one read, and one write if it changed
 //! something; the write is done before the response head leaves, so what a user saw is what is stored. A response of 500 and above saves nothing.
-//! When the store fails, the response is 503 with `Retry-After`: a session is never made up after a failed load.
+//! When the store fails, the response is 503 with `Retry-After`: a session is never made up after a failed load. [`Outage::Anonymous`] shows pages
+//! that only read as to somebody who is not logged in, instead.
 #![cfg_attr(
     feature = "axum",
     doc = r#"
@@ -39,6 +40,7 @@ let app: Router = Router::new().route("/cart/{article}", post(add)).layer(layer)
 #[cfg(feature = "axum")]
 mod axum;
 mod cookie;
+mod outage;
 mod outcome;
 mod own;
 mod service;
@@ -48,7 +50,8 @@ mod value;
 
 #[cfg(feature = "axum")]
 pub use axum::NoSessionLayer;
-pub use cookie::CookieConfig;
+pub use cookie::{CookieConfig, CookieName, CookieNameError, SameSite};
+pub use outage::Outage;
 pub use outcome::{Commit, SessionError};
 pub use own::OwnSession;
 pub use service::SessionService;
@@ -75,6 +78,7 @@ pub struct SessionLayer {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) lifetime: Lifetime,
     pub(crate) cookie: CookieConfig,
+    pub(crate) outage: Outage,
     pub(crate) migration: Option<Migration>,
 }
 
@@ -82,7 +86,8 @@ impl SessionLayer {
     /// A layer over a store, with the default [`Lifetime`] and [`CookieConfig`].
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>) -> Self {
-        Self { store, lifetime: Lifetime::default(), cookie: CookieConfig::default(), migration: None }
+        let (lifetime, cookie, outage) = (Lifetime::default(), CookieConfig::default(), Outage::default());
+        Self { store, lifetime, cookie, outage, migration: None }
     }
 
     /// How long new sessions live.
@@ -96,6 +101,13 @@ impl SessionLayer {
     #[must_use]
     pub fn cookie(mut self, cookie: CookieConfig) -> Self {
         self.cookie = cookie;
+        self
+    }
+
+    /// What a request gets whose session cannot be read now.
+    #[must_use]
+    pub fn outage(mut self, outage: Outage) -> Self {
+        self.outage = outage;
         self
     }
 

@@ -1,7 +1,7 @@
 //! The handle that a request's handler uses.
 
 use super::{
-    SessionLayer,
+    Outage, SessionLayer,
     outcome::{Commit, SessionError},
     value::{self, Key},
 };
@@ -59,6 +59,8 @@ pub(super) enum SlotState {
     /// Logged out or deleted.
     Revoked,
     Live(StoreKey, Box<Record>),
+    /// It could not be read, and the handler may go on as long as it changes nothing.
+    Away(SessionError),
     Failed(SessionError),
 }
 
@@ -81,7 +83,7 @@ impl Session {
         let key = key.as_ref().to_owned();
         let key = key.as_str();
         let mut slot = self.inner.slot.lock().await;
-        let stored = self.loaded(&mut slot).await?.and_then(|record| record.get(key).cloned());
+        let stored = self.readable(&mut slot).await?.and_then(|record| record.get(key).cloned());
         let change = {
             let mut pending = self.pending();
             pending.read.insert(key.to_owned());
@@ -121,7 +123,13 @@ impl Session {
     /// The store's failure.
     pub async fn principal(&self) -> Result<Option<String>, SessionError> {
         let mut slot = self.inner.slot.lock().await;
-        Ok(self.loaded(&mut slot).await?.and_then(|record| record.principal.clone()))
+        Ok(self.readable(&mut slot).await?.and_then(|record| record.principal.clone()))
+    }
+
+    /// Whether the session could be read, or is known not to be there. Only under [`Outage::Anonymous`] a page is worth making without.
+    pub async fn is_available(&self) -> bool {
+        let mut slot = self.inner.slot.lock().await;
+        self.readable(&mut slot).await.is_ok() && !matches!(slot.state, SlotState::Away(_))
     }
 
     /// Logs in, at once and together with the changes so far: the session gets a new id and the old one ends. Values stay, unless they are
@@ -255,13 +263,29 @@ impl Session {
         &self.inner.slot
     }
 
+    /// [`readable`](Self::readable) for who goes on to change something: then it has to be known.
     pub(super) async fn loaded<'a>(&self, slot: &'a mut Slot) -> Result<Option<&'a Record>, SessionError> {
+        self.readable(slot).await?;
+        if let SlotState::Away(error) = &slot.state {
+            let error = error.clone();
+            self.pending().failure = Some(error.clone());
+            slot.state = SlotState::Failed(error);
+        }
+        self.readable(slot).await
+    }
+
+    async fn readable<'a>(&self, slot: &'a mut Slot) -> Result<Option<&'a Record>, SessionError> {
         self.pending().used = true;
         if matches!(slot.state, SlotState::Unread) {
             let found = match &self.inner.cookie {
                 None => Loaded::Absent,
                 Some(id) => match self.inner.layer.store.find(&id.key(), unix_now()).await {
                     Ok(found) => found,
+                    Err(error) if self.inner.layer.outage == Outage::Anonymous && error.is_retryable() => {
+                        tracing::warn!(%error, "request answered without its session");
+                        slot.state = SlotState::Away(SessionError::Store(Arc::new(error)));
+                        return Ok(None);
+                    }
                     Err(error) => return Err(self.fail(slot, error)),
                 },
             };
@@ -278,7 +302,11 @@ impl Session {
         match &slot.state {
             SlotState::Live(_, record) => Ok(Some(record)),
             SlotState::Failed(error) => Err(error.clone()),
-            SlotState::None | SlotState::Rotated | SlotState::Revoked | SlotState::Unread => Ok(None),
+            SlotState::None
+            | SlotState::Rotated
+            | SlotState::Revoked
+            | SlotState::Unread
+            | SlotState::Away(_) => Ok(None),
         }
     }
 

@@ -193,6 +193,48 @@ pub(super) async fn check_role(mut connection: MultiplexedConnection) -> Result<
     }
 }
 
+/// Whether the server can be worked with, as far as it tells: an account with few rights may not ask.
+pub(super) async fn check_server(mut connection: MultiplexedConnection, name: &str) -> Result<(), Failure> {
+    let mut info =
+        async |section| redis::cmd("INFO").arg(section).query_async::<String>(&mut connection).await;
+    if let Ok(text) = info("server").await {
+        check_version(&text)?;
+    }
+    if let Some(policy) = info("memory").await.ok().and_then(|text| losing_policy(&text)) {
+        tracing::warn!(
+            target: "session_store", master = name, policy,
+            "Redis throws sessions away when its memory is full; set maxmemory-policy noeviction"
+        );
+    }
+    Ok(())
+}
+
+fn check_version(info: &str) -> Result<(), Failure> {
+    let version = field(info, "redis_version").unwrap_or_default();
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(Failure {
+            reason: format!(
+                "it is Redis {version}, and {}.{} or newer is needed; update it",
+                OLDEST.0, OLDEST.1
+            ),
+            again: false,
+            short: None,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The policy of a server whose memory is bounded, if it is one that takes sessions before their time.
+fn losing_policy(info: &str) -> Option<String> {
+    let policy = field(info, "maxmemory_policy")?;
+    (field(info, "maxmemory")? != "0" && policy != "noeviction").then(|| policy.to_owned())
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
 /// A host on the same network answers within a few milliseconds or not at all.
 const CONNECT: Duration = Duration::from_millis(300);
 const SENTINEL_RESPONSE: Duration = Duration::from_millis(300);
@@ -201,3 +243,40 @@ pub(super) const RESPONSE: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Of Redis: the first with all commands and options that are used.
+const OLDEST: (u32, u32) = (6, 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_refused_for_good_and_a_strange_one_is_tried() {
+        for (version, fits) in [
+            ("2.8.4", false),
+            ("5.0.14", false),
+            ("6.0.16", false),
+            ("6.2.0", true),
+            ("7.0.15", true),
+            ("10.1.0", true),
+            ("v1", true),
+        ] {
+            let answer = check_version(&format!("# Server\r\nredis_version:{version}\r\nos:Linux\r\n"));
+            assert_eq!(answer.is_ok(), fits, "{version}");
+            let Err(failure) = answer else { continue };
+            assert!(!failure.again && failure.reason.contains(version) && failure.reason.contains("6.2"));
+        }
+        assert!(check_version("").is_ok());
+    }
+
+    #[test]
+    fn a_policy_that_loses_sessions_is_told() {
+        let info = |bytes: &str, policy: &str| {
+            format!("maxmemory:{bytes}\r\nmaxmemory_human:x\r\nmaxmemory_policy:{policy}\r\n")
+        };
+        assert_eq!(losing_policy(&info("1048576", "allkeys-lru")).as_deref(), Some("allkeys-lru"));
+        assert_eq!(losing_policy(&info("0", "allkeys-lru")), None, "unbounded: nothing is thrown away");
+        assert_eq!(losing_policy(&info("1048576", "noeviction")), None);
+        assert_eq!(losing_policy(""), None);
+    }
+}

@@ -7,7 +7,7 @@
 
 use super::{
     MAX_WAIT,
-    dial::{Found, RESPONSE, Wire, check_role, open, resolve},
+    dial::{Found, RESPONSE, Wire, check_role, check_server, open, resolve},
     failure::{CallError, Failure},
     lane::Lane,
     url::{Settings, Target},
@@ -320,6 +320,7 @@ impl Link {
         let wire = wire.await.map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
         self.check(&wire, &found).await.map_err(|failure| failure.at(&name))?;
+        check_server(wire.redis.clone(), &name).await.map_err(|failure| failure.at(&name))?;
         Ok((found, wire))
     }
 

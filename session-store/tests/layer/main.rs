@@ -9,7 +9,10 @@ mod support;
 mod values;
 
 use http::{StatusCode, header};
-use session_store::{Durability, Gone, Session, SessionStore, layer::Commit};
+use session_store::{
+    Durability, Gone, Session, SessionStore,
+    layer::{Commit, Outage},
+};
 use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
@@ -57,6 +60,14 @@ async fn changes_are_committed_before_the_response_and_not_on_errors() {
     client.send(broken).await;
     let read = async |session: Session| ok(session.get::<String>("theme").await.unwrap().unwrap_or_default());
     assert_eq!(client.send(read).await.body(), "dark");
+    let asked = async |session: Session| {
+        session.set("theme", "light").unwrap();
+        session.commit().await.unwrap();
+        session.set("theme", "blue").unwrap();
+        status(StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    client.send(asked).await;
+    assert_eq!(client.send(read).await.body(), "light", "a handler that asks is heard, whatever it answers");
     let own = async |session: Session| {
         session.set("n", &1).unwrap();
         session.add("n", 2);
@@ -251,6 +262,45 @@ async fn an_outage_fails_closed() {
 }
 
 /// What only the primary has is not shown as done: a log-out stays refused until a replica has it, however often it is tried.
+/// Pages may go on without a session where the application says so; what changes one never does, and the browser keeps its cookie.
+#[tokio::test]
+async fn an_outage_can_show_pages_to_nobody() {
+    let mut client = Client { outage: Outage::Anonymous, ..Client::new() };
+    client.send(login).await;
+    let (cookie, store) = (client.cookie.clone(), client.store.clone());
+    client.store.counts();
+    let page = async |session: Session| {
+        let user = session.principal().await.unwrap().unwrap_or_else(|| "nobody".to_owned());
+        let views = session.get::<i64>("views").await.unwrap();
+        ok(format!("{user} {views:?} {}", session.is_available().await))
+    };
+    assert_eq!(client.send(page).await.body(), "ada None true");
+    store.fail_loads.store(true, SeqCst);
+    client.store.counts();
+    let response = client.send(page).await;
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, "nobody None false"));
+    assert!(
+        response.headers().contains_key(header::VARY) && !response.headers().contains_key(header::SET_COOKIE)
+    );
+    assert_eq!(client.store.counts(), (1, 0), "it is asked for once a request, and nothing is written");
+    let reads_and_adds = async |session: Session| {
+        session.principal().await.unwrap();
+        session.add("views", 1);
+        ok("")
+    };
+    let logs_in = async |session: Session| ok(session.login("eve").await.is_err());
+    let logs_out = async |session: Session| ok(session.logout().await.is_err());
+    for response in
+        [client.send(reads_and_adds).await, client.send(logs_in).await, client.send(logs_out).await]
+    {
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(header::RETRY_AFTER) && response.body().is_empty());
+    }
+    assert_eq!((client.store.counts().1, &client.cookie), (0, &cookie));
+    store.fail_loads.store(false, SeqCst);
+    assert_eq!(client.send(page).await.body(), "ada None true");
+}
+
 #[tokio::test]
 async fn a_log_out_that_is_not_durable_is_not_acknowledged() {
     let logout = async |session: Session| {

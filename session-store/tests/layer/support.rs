@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use http::{Request, Response, StatusCode, header};
 use session_store::{
     Durability, Lifetime, MemoryStore, Op, Record, Session, SessionError, SessionLayer, SessionStore,
-    StoreError, StoreKey, layer::Update, op::Applied,
+    StoreError, StoreKey,
+    layer::{Outage, Update},
+    op::Applied,
 };
 use std::{
     convert::Infallible,
@@ -90,6 +92,7 @@ pub(crate) struct Client {
     pub(crate) store: Arc<Probe>,
     pub(crate) lifetime: Lifetime,
     pub(crate) cookie: Option<String>,
+    pub(crate) outage: Outage,
     /// The layer's schema, with the migration to it.
     pub(crate) schema: Option<(u16, Migrate)>,
 }
@@ -98,7 +101,13 @@ pub(crate) type Migrate = fn(u16, &mut Update<'_>) -> Result<(), SessionError>;
 
 impl Client {
     pub(crate) fn new() -> Self {
-        Self { store: Arc::default(), lifetime: Lifetime::default(), cookie: None, schema: None }
+        Self {
+            store: Arc::default(),
+            lifetime: Lifetime::default(),
+            cookie: None,
+            outage: Outage::default(),
+            schema: None,
+        }
     }
 
     /// One request whose handler is `handler`. Keeps the cookie that comes back.
@@ -111,7 +120,7 @@ impl Client {
             let done = handler(request.extensions().get::<Session>().unwrap().clone());
             async move { Ok::<_, Infallible>(done.await) }
         });
-        let mut layer = SessionLayer::new(self.store.clone()).lifetime(self.lifetime);
+        let mut layer = SessionLayer::new(self.store.clone()).lifetime(self.lifetime).outage(self.outage);
         if let Some((version, migrate)) = self.schema {
             layer = layer.schema(version, migrate);
         }
