@@ -38,6 +38,12 @@ pub async fn serve(
     let drain = Duration::from_secs(settings.drain);
     let address = listener.local_addr().context("the listener has no address")?;
     tracing::info!(%address, instance = settings.instance, host = settings.host, ?store, "serving");
+    if !store.is_shared() && !address.ip().is_loopback() {
+        tracing::warn!(
+            ?store,
+            "no other host shares these sessions: a user whose next request goes to another one is not logged in there; name a Redis by --session"
+        );
+    }
     let state = AppState::new(settings, store);
 
     tokio::spawn({
