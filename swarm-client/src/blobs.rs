@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{ModifyError, Result};
 use crate::model::{
     Config, ConfigId, ConfigReference, ConfigSpec, ContainerSpec, Secret, SecretId, SecretReference,
     SecretSpec,
@@ -97,6 +97,19 @@ macro_rules! api {
                     Ok::<(), Infallible>(())
                 });
                 modify::never_refused(result.await)
+            }
+
+            /// Like [`modify`](Self::modify), but the closure sees the whole object as it was read and may refuse. What it
+            /// accepts is written only if nobody wrote since that read.
+            ///
+            /// # Errors
+            /// The closure's refusal, or as for [`Services::modify`](crate::Services::modify).
+            pub async fn try_modify<E>(
+                &self,
+                name: impl AsRef<str>,
+                change: impl FnMut(&$object, &mut $spec) -> Result<(), E>,
+            ) -> Result<Modified<$spec>, ModifyError<E>> {
+                modify::modify(&self.client, name.as_ref(), How::repeatable(false), change).await
             }
 
             /// Removes one.

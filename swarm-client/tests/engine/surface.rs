@@ -169,6 +169,8 @@ async fn secrets_configs_and_networks_are_made_and_removed_by_exact_names() {
         spec.labels.insert("a".into(), "b".into());
     });
     assert!(set.await.unwrap().written);
+    let refused = configs.try_modify("c", |config, _| Err::<(), u64>(config.version.index)).await;
+    assert!(matches!(refused, Err(ModifyError::Refused(3))), "it saw the version, and nothing was written");
     assert_eq!(engine.posted()[2].body, json!({"Name": "c", "Labels": {"a": "b"}, "Data": "aGk="}));
     assert!(client.configs().remove("c").await.unwrap_err().is_in_use());
 
