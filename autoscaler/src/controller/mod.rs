@@ -68,6 +68,7 @@
 //! first of a row, then debug) and `write failed` (warn). The decision's sentence is the field `decision`, an error's
 //! chain `error`.
 
+mod claim;
 mod clock;
 mod drain;
 mod error;

@@ -1,6 +1,7 @@
 //! A lease and a journal in anything with a compare-and-set: a labelled object of the orchestrator, a row, a key.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::claim::{Claim, Contender, Put};
 use super::error::{BoxError, JournalError, LeaseError};
 use super::journal::{Journal, JournalEntry};
 use super::lease::{Held, Lease, Term};
@@ -73,6 +75,7 @@ pub struct RegisterLease<R> {
     register: Arc<R>,
     holder: String,
     ttl: Duration,
+    floor: AtomicU64,
     release: Mutex<Option<Release>>,
 }
 
@@ -83,35 +86,49 @@ struct Release {
     done: CancellationToken,
 }
 
-/// What stands in the register.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
-    /// Empty when it was given back.
-    holder: String,
-    term: u64,
-    beat: u64,
-}
-
 impl<R: Register + 'static> RegisterLease<R> {
     /// A lease for a holder of this name (for people), living `ttl` (a second at least).
     pub fn new(register: R, holder: impl Into<String>, ttl: Duration) -> Self {
         let ttl = ttl.max(Duration::from_secs(1));
-        Self { register: Arc::new(register), holder: holder.into(), ttl, release: Mutex::default() }
+        let (holder, release) = (holder.into(), Mutex::default());
+        Self { register: Arc::new(register), holder, ttl, floor: AtomicU64::new(0), release }
     }
 
-    async fn read(&self) -> Result<Option<(String, u64)>, LeaseError> {
+    /// Sees to it that every leadership from now on has a higher term than this one: the term that stands at the target.
+    /// Without that, a register that was lost begins again at 1, and its leaders are fenced off by what they wrote before.
+    pub fn above(&self, term: Term) {
+        self.floor.fetch_max(term.0, Ordering::Relaxed);
+    }
+
+    /// Who holds the lease as far as the register says, and under which term; `None` if nobody does. A holder that died
+    /// stands there until the next one takes over.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no lease.
+    pub async fn holder(&self) -> Result<Option<(String, Term)>, LeaseError> {
+        let held = self.read().await?.filter(|(claim, _)| !claim.holder.is_empty());
+        Ok(held.map(|(claim, _)| (claim.holder, Term(claim.term))))
+    }
+
+    async fn read(&self) -> Result<Option<(Claim, u64)>, LeaseError> {
         let tried = "reading the lease's register";
-        match timeout(self.ttl / 3, self.register.get()).await {
-            Ok(read) => read.map_err(|error| LeaseError::unavailable(tried, error)),
-            Err(late) => Err(LeaseError::unavailable(tried, late)),
-        }
+        let found = match timeout(self.ttl / 3, self.register.get()).await {
+            Ok(read) => read.map_err(|error| LeaseError::unavailable(tried, error))?,
+            Err(late) => return Err(LeaseError::unavailable(tried, late)),
+        };
+        let Some((text, version)) = found else { return Ok(None) };
+        let claim = serde_json::from_str(&text).map_err(|_| LeaseError::Refused {
+            tried: tried.to_owned(),
+            why: "its text is no lease; delete it to begin anew".to_owned(),
+        })?;
+        Ok(Some((claim, version)))
     }
 
-    fn keep(&self, claim: Claim) -> Held {
-        let held = Held { term: Term(claim.term), lost: CancellationToken::new() };
+    fn keep(&self, contender: Contender, epoch: Instant, term: u64) -> Held {
+        let held = Held { term: Term(term), lost: CancellationToken::new() };
         let release = Release::default();
         *self.release.lock().unwrap_or_else(PoisonError::into_inner) = Some(release.clone());
-        let keeper = Keeper { register: Arc::clone(&self.register), ttl: self.ttl, claim };
+        let keeper = Keeper { register: Arc::clone(&self.register), ttl: self.ttl, contender, epoch };
         let lost = held.lost.clone();
         tokio::spawn(async move {
             keeper.run(&lost, &release.asked).await;
@@ -125,37 +142,22 @@ impl<R: Register + 'static> RegisterLease<R> {
 #[async_trait]
 impl<R: Register + 'static> Lease for RegisterLease<R> {
     async fn acquire(&self) -> Result<Held, LeaseError> {
-        let mut seen: Option<(u64, Instant)> = None;
+        let epoch = Instant::now();
+        let mut contender = Contender::new(&self.holder, self.ttl);
         loop {
             let found = self.read().await?;
-            let (claim, version) = match &found {
-                None => (None, None),
-                Some((text, version)) => {
-                    let claim: Claim = serde_json::from_str(text).map_err(|_| LeaseError::Refused {
-                        tried: "reading the lease's register".to_owned(),
-                        why: "its text is no lease; delete it to begin anew".to_owned(),
-                    })?;
-                    (Some(claim), Some(*version))
-                }
-            };
-            let free = match (&claim, version) {
-                (Some(claim), Some(version)) if !claim.holder.is_empty() => {
-                    let since = match seen {
-                        Some((same, since)) if same == version => since,
-                        _ => seen.insert((version, Instant::now())).1,
-                    };
-                    since.elapsed() >= self.ttl
-                }
-                _ => true,
-            };
-            if free {
-                let term = claim.map_or(1, |claim| claim.term.saturating_add(1));
-                let ours = Claim { holder: self.holder.clone(), term, beat: 0 };
-                let text = text_of(&ours)?;
-                let put = timeout(self.ttl / 3, self.register.put(text, version)).await;
+            let began = epoch.elapsed();
+            let found = found.as_ref().map(|(claim, version)| (claim, *version));
+            if let Some(Put { claim, expected }) =
+                contender.seek(found, self.floor.load(Ordering::Relaxed), began)
+            {
+                let put = timeout(self.ttl / 3, self.register.put(text_of(&claim)?, expected)).await;
+                let term = claim.term;
                 // Whether it was stored or not is seen at the next reading; then it is waited for like anybody's.
-                if let Ok(Ok(true)) = put {
-                    return Ok(self.keep(ours));
+                if let Ok(Ok(true)) = put
+                    && contender.stored(claim, began, epoch.elapsed())
+                {
+                    return Ok(self.keep(contender, epoch, term));
                 }
             }
             sleep((self.ttl / 6).mul_f64(rand::random_range(0.8..1.2))).await;
@@ -188,51 +190,55 @@ fn text_of(claim: &Claim) -> Result<String, LeaseError> {
 struct Keeper<R> {
     register: Arc<R>,
     ttl: Duration,
-    claim: Claim,
+    contender: Contender,
+    /// Where the contender's times begin.
+    epoch: Instant,
 }
 
 impl<R: Register> Keeper<R> {
     async fn run(mut self, lost: &CancellationToken, asked: &CancellationToken) {
-        let mut renewed = Instant::now();
-        let end = self.ttl * 2 / 3;
         loop {
             tokio::select! {
                 () = sleep(self.ttl / 3) => {}
                 () = asked.cancelled() => {
                     lost.cancel();
-                    let given = Claim { holder: String::new(), ..self.claim.clone() };
-                    let _ = timeout(self.ttl / 3, self.replace(given)).await;
+                    let _ = timeout(self.ttl / 3, self.replace(Contender::give_back)).await;
                     return;
                 }
             }
             // Until it is renewed, or the time is over in which nobody else may have taken over.
             loop {
-                let began = Instant::now();
-                let next = Claim { beat: self.claim.beat + 1, ..self.claim.clone() };
-                let left = (renewed + end).saturating_duration_since(began);
-                match timeout(left, self.replace(next.clone())).await {
-                    Ok(Ok(true)) => {
-                        (self.claim, renewed) = (next, began);
-                        break;
+                let began = self.epoch.elapsed();
+                let left = self.contender.until().unwrap_or_default().saturating_sub(began);
+                match timeout(left, self.replace(Contender::renew)).await {
+                    Ok(Ok(Some(claim))) => {
+                        if self.contender.stored(claim, began, self.epoch.elapsed()) {
+                            break;
+                        }
+                        return;
                     }
-                    Ok(Err(_)) if renewed.elapsed() < end => sleep(self.ttl / 30).await,
+                    Ok(Err(_)) if self.contender.holds(self.epoch.elapsed()) => sleep(self.ttl / 30).await,
                     _ => return,
                 }
             }
         }
     }
 
-    /// Puts a text in the place of our own. False if what stands there is not ours.
-    async fn replace(&self, next: Claim) -> Result<bool, BoxError> {
-        let Some((text, version)) = self.register.get().await? else { return Ok(false) };
+    /// Puts a text in the place of our own, and gives what stands there then. `None` if what stands there is not ours.
+    async fn replace(&self, next: Next) -> Replaced {
+        let Some((text, version)) = self.register.get().await? else { return Ok(None) };
         let found: Claim = serde_json::from_str(&text)?;
-        // A renewal that was stored though its answer was lost is ours too.
-        if found.term != self.claim.term || found.holder != self.claim.holder {
-            return Ok(false);
-        }
-        self.register.put(serde_json::to_string(&next)?, Some(version)).await
+        let Some(Put { claim, expected }) = next(&self.contender, Some((&found, version))) else {
+            return Ok(None);
+        };
+        let stored = self.register.put(serde_json::to_string(&claim)?, expected).await?;
+        Ok(stored.then_some(claim))
     }
 }
+
+/// What to put in the place of what was found.
+type Next = fn(&Contender, Option<(&Claim, u64)>) -> Option<Put>;
+type Replaced = Result<Option<Claim>, BoxError>;
 
 /// A [`Journal`] in a [`Register`] of one service: its state, and its last entries.
 #[derive(Debug)]
