@@ -56,7 +56,13 @@ pub fn decide(policy: &Policy, state: &State, observation: &Observation) -> (Dec
     let proposal = proposal(policy, &mut next, observation, &votes);
     decision.expected = expect(policy, &mut next, observation, votes.load);
     decision.spare = spare(policy, observation, &votes);
-    let active = policy.zero.map(|zero| if zero.force_active { Some(true) } else { votes.active });
+    let active = policy.zero.map(|zero| match votes.active {
+        _ if zero.force_active => Some(true),
+        Some(true) => Some(true),
+        // Not idle, whatever is read, and so not waking by a load either.
+        _ if policy.is_wanted_at(now) => None,
+        active => active,
+    });
     let idle = active.and_then(|active| next.idle(active, now));
     decision.votes = votes.votes;
 

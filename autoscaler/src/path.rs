@@ -62,8 +62,8 @@ impl Scene {
         let min = match idleness {
             Idleness::Active => min,
             Idleness::Idle => zero.idle_replicas,
-            // One that is idle already is not woken by not knowing.
-            _ if current < min => current,
+            // One that is idle already is not woken by not knowing, but by an hour that wants it.
+            _ if current < min && !policy.is_wanted_at(observation.now) => current,
             _ => min,
         };
         Self { min, max, idleness }

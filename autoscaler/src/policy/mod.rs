@@ -284,6 +284,11 @@ impl Policy {
         (min.min(max), max)
     }
 
+    /// Whether an open window of the schedule wants at least one instance: then an idle service counts as active.
+    pub(crate) fn is_wanted_at(&self, now: Duration) -> bool {
+        self.schedule.iter().any(|window| window.min.is_some_and(|min| min > 0) && window.is_open(now))
+    }
+
     /// The longest that the window of the way down can be.
     pub(crate) fn longest_down_window(&self) -> Duration {
         let window = self.behavior.down.stabilization;

@@ -6,7 +6,8 @@ use super::cron::Cron;
 
 /// Other bounds from one moment to another, again and again (KEDA's `cron` trigger, Nomad's `schedule`). The window is
 /// open when its next end comes before its next start. Windows that overlap all count: the highest minimum, the lowest
-/// maximum; the maximum wins.
+/// maximum; the maximum wins. With a rule for [`Zero`](super::Zero) an open window with a minimum counts as activity: it
+/// wakes an idle service without any reading, and keeps it from going idle before it closes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleWindow {

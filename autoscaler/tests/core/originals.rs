@@ -192,6 +192,36 @@ fn a_schedule_moves_the_bounds() {
 }
 
 #[test]
+fn an_hour_that_wants_instances_is_activity_as_kedas_cron_trigger_is() {
+    // From 13:48:00 to 13:50:00, which are 80 and 200 seconds after the first look.
+    let window = ScheduleWindow {
+        start: "48 13 * * mon".parse().unwrap(),
+        end: "50 13 * * mon".parse().unwrap(),
+        utc_offset_minutes: 0,
+        min: Some(3),
+        max: None,
+    };
+    let zero = Zero::after(Duration::from_secs(30)).needs_buffer(false);
+    let mut service = Loop::new(each(10.0).bounds(1, 20).zero(Some(zero)).window(window), 1);
+    let counts: Vec<u32> = (0..30)
+        .map(|tick| {
+            // In the window nothing is known for a while: an hour needs no reading.
+            let known = !(7..=9).contains(&tick);
+            service.see(10, |seen| {
+                let reading = if known { Reading::value(0.0, seen.now) } else { Reading::NoData };
+                seen.reading("load", reading)
+            });
+            service.count
+        })
+        .collect();
+    let (before, open, after) = (&counts[..7], &counts[7..19], &counts[19..]);
+    assert!(before.ends_with(&[0]) && before.is_sorted_by(|a, b| a >= b), "idle before: {counts:?}");
+    assert!(open.iter().all(|count| *count == 3), "three while it is open: {counts:?}");
+    // The time of idleness begins when it closes, as KEDA's cool-down does; the load alone asks for one meanwhile.
+    assert_eq!((after[0], after[1], after[10]), (1, 1, 0), "{counts:?}");
+}
+
+#[test]
 fn nomads_target_value_multiplies_the_count_and_cools_down() {
     let mut service = Loop::new(Policy::nomad_target_value("load", 100.0).bounds(0, 100), 4);
     assert_eq!(service.load(10, 100.9).action, Action::Hold, "inside of 1 %");
