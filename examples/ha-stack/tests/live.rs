@@ -1,10 +1,12 @@
-//! The dashboard and the metrics: over HTTP, and, with real programs, in a browser and in a Prometheus; the renderers
+//! The dashboard, the metrics and what scalers agree on: over HTTP, and, with real programs, in a browser and in a Prometheus; the renderers
 //! with the real nginx and HAProxy.
 
 #![allow(clippy::unwrap_used)] // A test stops at the first surprise.
 
 #[path = "dashboard/browser.rs"]
 mod browser;
+#[path = "coordination/swarm.rs"]
+mod coordination;
 #[path = "dashboard/gateway.rs"]
 mod gateway;
 #[path = "guide/mod.rs"]

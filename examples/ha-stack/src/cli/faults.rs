@@ -15,6 +15,7 @@ use crate::faults::{Fault, Report};
 use crate::platform::swarm::SwarmPlatform;
 use crate::platform::{Faults as _, Platform, StackSpec};
 use crate::progress::Progress;
+use crate::roles::coordination::Discovery;
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `faults`.
@@ -65,9 +66,13 @@ pub async fn run(args: FaultsArgs, backends: Backends, stop: CancellationToken) 
         "--platform is {:?}: faults are real ones, on the hosts of a lab; use --platform swarm",
         args.platform.platform
     );
+    ensure!(
+        args.platform.discovery == Discovery::Consul,
+        "--discovery is swarm: some faults are Consul's own; leave it out"
+    );
     let progress = Progress::new();
     let spec = StackSpec { min: REPLICAS, faults: true, ..StackSpec::default() };
-    let connect = SwarmPlatform::connect(spec, backends.clone());
+    let connect = SwarmPlatform::connect(spec, backends.clone(), args.platform.discovery);
     let platform = unless_interrupted(&stop, connect).await?;
     let lab = platform.lab()?.clone();
     platform.check()?;

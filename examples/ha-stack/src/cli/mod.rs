@@ -16,6 +16,7 @@ use crate::platform::local::LocalPlatform;
 use crate::platform::swarm::SwarmPlatform;
 use crate::progress::Progress;
 use crate::roles;
+use crate::roles::coordination::Discovery;
 use crate::settings::{Backends, PlatformName, Secret};
 
 pub mod demo;
@@ -137,6 +138,9 @@ pub struct PlatformArgs {
     /// Where `up` shows its dashboard, and answers `status`, `scale` and `top`
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub control: SocketAddr,
+    /// Platform swarm: by what the roles find each other; without Consul, by the Swarm itself
+    #[arg(long, value_enum, default_value = "consul")]
+    pub discovery: Discovery,
     /// With this token the dashboard may drain, scale and pause; without one it only shows
     #[arg(long, env = "HA_STACK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
@@ -261,10 +265,16 @@ pub async fn platform(
     spec: &StackSpec,
     backends: &Backends,
 ) -> Result<Arc<dyn Platform>> {
+    anyhow::ensure!(
+        args.discovery == Discovery::Consul || args.platform == PlatformName::Swarm,
+        "--discovery is swarm and --platform is not: only there are tasks to ask for; use --platform swarm"
+    );
     let listen = args.listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     Ok(match args.platform {
         PlatformName::Local => Arc::new(LocalPlatform::new(spec.clone(), listen)),
-        PlatformName::Swarm => Arc::new(SwarmPlatform::connect(spec.clone(), backends.clone()).await?),
+        PlatformName::Swarm => {
+            Arc::new(SwarmPlatform::connect(spec.clone(), backends.clone(), args.discovery).await?)
+        }
         PlatformName::Engines => Arc::new(EnginesPlatform::connect(spec.clone(), backends.clone()).await?),
     })
 }

@@ -1,19 +1,16 @@
-//! Who looks: a platform, which sees everything, or a gateway, which sees what Consul and its peers say.
+//! Who looks: a platform, which sees everything, or a gateway, which sees what Consul or the Swarm and its peers say.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use async_trait::async_trait;
 use balancer::proxy::Gateway;
-use consul_client::{ServiceEntry, Status};
 
 use super::view::View;
 use crate::load;
-use crate::platform::swarm::health;
-use crate::platform::{Decided, GatewayStatus, Happening, Host, Platform};
+use crate::platform::{Backend, Decided, GatewayStatus, Happening, Host, Platform};
 use crate::roles::admin::{self, LoadSeen};
-use crate::roles::journal::ConsulJournal;
-use crate::roles::labels;
+use crate::roles::coordination::{Coordination, Peer};
 
 /// Something that can say how the stack is.
 #[async_trait]
@@ -68,14 +65,14 @@ impl Source for PlatformSource {
     }
 }
 
-/// The gateway of this process, and its peers as far as Consul knows them.
+/// The gateway of this process, and its peers as far as they are known.
 pub struct GatewaySource {
     gateway: Gateway,
-    consul: consul_client::Client,
+    by: Coordination,
     http: reqwest::Client,
     service: String,
     here: String,
-    registered: Last<Vec<ServiceEntry>>,
+    peers: Last<Vec<Peer>>,
     decisions: Last<Vec<Decided>>,
 }
 
@@ -84,27 +81,25 @@ impl GatewaySource {
     ///
     /// # Errors
     /// When the HTTP client can't be built.
-    pub fn new(gateway: Gateway, consul: consul_client::Client, service: &str, here: String) -> Result<Self> {
+    pub fn new(gateway: Gateway, by: Coordination, service: &str, here: String) -> Result<Self> {
         Ok(Self {
             gateway,
-            consul,
+            by,
             http: load::client(PEER_TIMEOUT)?,
             service: service.into(),
             here,
-            registered: Last::default(),
+            peers: Last::default(),
             decisions: Last::default(),
         })
     }
 
-    async fn peers(&self, registered: &[ServiceEntry]) -> Vec<GatewayStatus> {
-        let asked = registered.iter().map(|peer| async move {
-            let name = peer.node.node.clone();
-            let port = peer.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
-            let address = format!("http://{}:{}", peer.address(), peer.service.port);
-            match LoadSeen::fetch(&self.http, &format!("{}:{port}", peer.address())).await {
-                Ok(seen) => seen.status(&name, &address),
+    async fn load_of(&self, peers: &[Peer]) -> Vec<GatewayStatus> {
+        let asked = peers.iter().map(|peer| async move {
+            let address = format!("http://{}", peer.site);
+            match LoadSeen::fetch(&self.http, &peer.admin).await {
+                Ok(seen) => seen.status(&peer.host, &address),
                 Err(error) => GatewayStatus {
-                    name,
+                    name: peer.host.clone(),
                     address,
                     error: Some(format!("{error:#}")),
                     ..GatewayStatus::default()
@@ -119,28 +114,25 @@ impl GatewaySource {
 impl Source for GatewaySource {
     async fn look(&self) -> Result<View> {
         let own = LoadSeen::of(&self.gateway)?;
-        let journal = ConsulJournal::new(self.consul.clone(), &self.service);
-        let query = self.consul.health().service(labels::GATEWAYS);
-        let (registered, decisions, consul, scaler) = tokio::join!(
-            soon(query.list()),
-            soon(journal.decisions()),
-            health::consul(&self.consul),
-            health::leader(&self.consul, &self.service),
+        let (peers, decisions, backends) = tokio::join!(
+            soon(self.by.peers()),
+            soon(self.by.decisions(&self.service)),
+            self.by.health(&self.service),
         );
-        let registered = self.registered.or_last(registered.map(|answer| answer.value));
-        let mut gateways = self.peers(&registered).await;
+        let peers = self.peers.or_last(peers);
+        let mut gateways = self.load_of(&peers).await;
         if gateways.is_empty() {
-            // Without Consul this gateway still knows what it does itself.
+            // With nobody to ask this gateway still knows what it does itself.
             gateways.push(own.status("here", &self.here));
         }
         Ok(View {
             platform: "gateway".into(),
             service: self.service.clone(),
             seen_from: format!("the gateway at {}", self.here),
-            hosts: hosts(&registered, &consul.detail),
+            hosts: hosts(&peers, &backends),
             replicas: own.replicas(),
             gateways,
-            backends: vec![consul, scaler],
+            backends,
             decisions: self.decisions.or_last(decisions),
             events: admin::happenings(&self.gateway),
             ..View::default()
@@ -172,18 +164,18 @@ impl<T: Clone> Last<T> {
     }
 }
 
-/// The machines that have a gateway; one is up while Consul's own check of it passes.
-fn hosts(registered: &[ServiceEntry], leader: &str) -> Vec<Host> {
-    let hosts = registered.iter().map(|entry| {
-        let lost = |check: &consul_client::HealthCheck| {
-            check.check_id == "serfHealth" && check.status == Status::Critical
-        };
-        let leads = leader.starts_with(&format!("{}:", entry.node.address));
+/// The machines that have a gateway, and what they lead: the Swarm, or Consul as that one's own line says.
+fn hosts(peers: &[Peer], backends: &[Backend]) -> Vec<Host> {
+    let consul = backends.iter().find(|backend| backend.name == "consul");
+    let hosts = peers.iter().map(|peer| {
+        let leads_consul =
+            consul.is_some_and(|consul| consul.detail.starts_with(&format!("{}:", peer.address)));
+        let leads = [(peer.leads, "swarm"), (leads_consul, "consul")];
         Host {
-            name: entry.node.node.clone(),
-            address: entry.node.address.clone(),
-            up: !entry.checks.iter().any(lost),
-            leads: if leads { vec!["consul".into()] } else { Vec::new() },
+            name: peer.host.clone(),
+            address: peer.address.clone(),
+            up: peer.up,
+            leads: leads.into_iter().filter(|(leads, _)| *leads).map(|(_, what)| what.into()).collect(),
             drained: false,
         }
     });

@@ -13,7 +13,8 @@ use super::redundancy::Lost;
 use crate::load;
 use crate::platform::swarm::SwarmPlatform;
 use crate::platform::{Platform, Replica, usable};
-use crate::roles::{labels, scaler};
+use crate::roles::coordination::lock_key;
+use crate::roles::labels;
 
 /// What faults are done to.
 pub struct World<'a> {
@@ -254,8 +255,8 @@ impl World<'_> {
     }
 
     async fn scaler_host(&self) -> Result<String> {
-        let consul = self.platform.consul();
-        let key = scaler::lock_key(self.platform.service());
+        let consul = self.platform.consul()?;
+        let key = lock_key(self.platform.service());
         for _ in 0..HOLDER_TRIES {
             if let Some(session) = consul.kv().get(&key).await?.value.and_then(|pair| pair.session)
                 && let Some(session) = consul.sessions().info(&session).await?

@@ -1,5 +1,6 @@
 //! A scaler's figures, taken from the journal that it writes anyway: no other part of it knows of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ pub struct Figures {
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counts {
     service: String,
     leading: bool,
@@ -86,39 +87,74 @@ impl Figures {
         }
     }
 
-    /// The page of a scaler.
+    /// The page of a scaler of one service.
     pub fn page(&self) -> String {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let service = [("service", counts.service.as_str())];
-        let with = |direction| [("service", counts.service.as_str()), ("direction", direction)];
-        Page::default()
-            .family("ha_scaler_leading", Kind::Gauge, "1 while this scaler is the one that acts.")
-            .sample(&service, f64::from(u8::from(counts.leading)))
-            .family("ha_scaler_leaderships_total", Kind::Counter, "How often this scaler began to lead.")
-            .sample(&service, counts.leaderships as f64)
-            .family("ha_scaler_term", Kind::Gauge, "The term under which this scaler led last.")
-            .known(&service, counts.term.map(|term| term as f64))
-            .family("ha_scaler_replicas_wanted", Kind::Gauge, "Replicas wanted at the newest decision.")
-            .known(&service, counts.wanted.map(f64::from))
-            .family("ha_scaler_changes_total", Kind::Counter, "Decisions that were written, by direction.")
-            .sample(&with("up"), counts.up as f64)
-            .sample(&with("down"), counts.down as f64)
-            .family("ha_scaler_failed_writes_total", Kind::Counter, "Decisions that could not be written.")
-            .sample(&service, counts.failed as f64)
-            .family(
-                "ha_scaler_unread_targets_total",
-                Kind::Counter,
-                "Times that the service could not be read.",
-            )
-            .sample(&service, counts.unread as f64)
-            .family(
-                "ha_scaler_last_decision_timestamp_seconds",
-                Kind::Gauge,
-                "When something new was decided last.",
-            )
-            .known(&service, counts.last)
-            .finish()
+        page(&[self.counts()])
     }
+
+    fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The figures of all services of a scaler.
+#[derive(Debug, Default)]
+pub struct AllFigures(Mutex<BTreeMap<String, Arc<Figures>>>);
+
+impl AllFigures {
+    /// Adds a service, or counts it anew.
+    pub fn add(&self, service: &str, figures: Arc<Figures>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned(), figures);
+    }
+
+    /// Leaves a service out from now on.
+    pub fn remove(&self, service: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+    }
+
+    /// The page of the scaler.
+    pub fn page(&self) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        page(&all.values().map(|figures| figures.counts()).collect::<Vec<_>>())
+    }
+}
+
+fn page(all: &[Counts]) -> String {
+    let each = |page: Page, value: &dyn Fn(&Counts) -> Option<f64>| {
+        page.samples(all, |page, counts| page.known(&[("service", counts.service.as_str())], value(counts)))
+    };
+    let page =
+        Page::default().family("ha_scaler_leading", Kind::Gauge, "1 while this scaler is the one that acts.");
+    let page = each(page, &|counts| Some(f64::from(u8::from(counts.leading))));
+    let page =
+        page.family("ha_scaler_leaderships_total", Kind::Counter, "How often this scaler began to lead.");
+    let page = each(page, &|counts| Some(counts.leaderships as f64));
+    let page = page.family("ha_scaler_term", Kind::Gauge, "The term under which this scaler led last.");
+    let page = each(page, &|counts| counts.term.map(|term| term as f64));
+    let page =
+        page.family("ha_scaler_replicas_wanted", Kind::Gauge, "Replicas wanted at the newest decision.");
+    let page = each(page, &|counts| counts.wanted.map(f64::from));
+    let page = page
+        .family("ha_scaler_changes_total", Kind::Counter, "Decisions that were written, by direction.")
+        .samples(all, |page, counts| {
+            let with = |direction| [("service", counts.service.as_str()), ("direction", direction)];
+            page.sample(&with("up"), counts.up as f64).sample(&with("down"), counts.down as f64)
+        });
+    let page =
+        page.family("ha_scaler_failed_writes_total", Kind::Counter, "Decisions that could not be written.");
+    let page = each(page, &|counts| Some(counts.failed as f64));
+    let page = page.family(
+        "ha_scaler_unread_targets_total",
+        Kind::Counter,
+        "Times that the service could not be read.",
+    );
+    let page = each(page, &|counts| Some(counts.unread as f64));
+    let page = page.family(
+        "ha_scaler_last_decision_timestamp_seconds",
+        Kind::Gauge,
+        "When something new was decided last.",
+    );
+    each(page, &|counts| counts.last).finish()
 }
 
 #[cfg(test)]
@@ -161,6 +197,21 @@ mod tests {
             self.0.store(replicas, Ordering::SeqCst);
             Ok(Written::default())
         }
+    }
+
+    #[test]
+    fn two_services_share_each_family() {
+        let all = AllFigures::default();
+        for (service, leaderships) in [("web", 2), ("jobs", 1)] {
+            let counts = Counts { service: service.into(), leaderships, ..Counts::default() };
+            all.add(service, Arc::new(Figures { counts: Mutex::new(counts) }));
+        }
+        let page = all.page();
+        assert_eq!(page.matches("# TYPE ha_scaler_leaderships_total counter").count(), 1, "{page}");
+        let both = "ha_scaler_leaderships_total{service=\"jobs\"} 1\nha_scaler_leaderships_total{service=\"web\"} 2\n";
+        assert!(page.contains(both), "{page}");
+        all.remove("jobs");
+        assert!(!all.page().contains("jobs"));
     }
 
     #[tokio::test]

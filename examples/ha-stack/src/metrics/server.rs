@@ -25,20 +25,25 @@ pub fn route(make: Make) -> Router {
 /// An address that is taken is tried again and again: two scalers may share a host, and one without figures is better
 /// than none.
 pub fn serve(address: Option<SocketAddr>, make: Make, stop: CancellationToken) {
+    serve_with(address, make, Router::new(), stop);
+}
+
+/// The same, with more routes at that address.
+pub fn serve_with(address: Option<SocketAddr>, make: Make, more: Router, stop: CancellationToken) {
     let Some(address) = address else { return };
     tokio::spawn(async move {
         tokio::select! {
-            () = listen(address, make) => {}
+            () = listen(address, make, more) => {}
             () = stop.cancelled() => {}
         }
     });
 }
 
-async fn listen(address: SocketAddr, make: Make) {
+async fn listen(address: SocketAddr, make: Make, more: Router) {
     loop {
         match bind("--metrics", address).await {
             Ok(listener) => {
-                let served = axum::serve(listener, route(Arc::clone(&make))).await;
+                let served = axum::serve(listener, route(Arc::clone(&make)).merge(more.clone())).await;
                 tracing::error!(?served, "the metrics are no longer served");
             }
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no metrics yet"),

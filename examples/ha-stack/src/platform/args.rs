@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::StackSpec;
 use super::front::{ADMIN_PORT, GATEWAY_PORT};
+use crate::roles::coordination::Discovery;
 
 pub(super) fn web(spec: &StackSpec) -> Vec<String> {
     let mut args = list(&[
@@ -15,11 +16,13 @@ pub(super) fn web(spec: &StackSpec) -> Vec<String> {
     args
 }
 
-pub(super) fn registrar() -> Vec<String> {
-    list(&[("--metrics", format!("0.0.0.0:{REGISTRAR_METRICS_PORT}"))])
+pub(super) fn registrar(by: Discovery) -> Vec<String> {
+    let mut args = list(&[("--metrics", format!("0.0.0.0:{REGISTRAR_METRICS_PORT}"))]);
+    args.extend(discovery(by));
+    args
 }
 
-pub(super) fn gateway(spec: &StackSpec) -> Vec<String> {
+pub(super) fn gateway(spec: &StackSpec, by: Discovery) -> Vec<String> {
     let mut args = list(&[
         ("--service", spec.service.clone()),
         ("--listen", format!("0.0.0.0:{GATEWAY_PORT}")),
@@ -28,12 +31,14 @@ pub(super) fn gateway(spec: &StackSpec) -> Vec<String> {
         // The site's GETs may be repeated: a replica that fails fast is nobody's problem until it is ejected.
         ("--retry-on", "500".to_owned()),
     ]);
-    args.push("--register".to_owned());
+    args.extend(discovery(by));
+    // Where there is no Consul, gateways are found as tasks of their service.
+    args.extend((by == Discovery::Consul).then(|| "--register".to_owned()));
     args
 }
 
-pub(super) fn scaler(spec: &StackSpec) -> Vec<String> {
-    list(&[
+pub(super) fn scaler(spec: &StackSpec, by: Discovery) -> Vec<String> {
+    let mut args = list(&[
         ("--service", spec.service.clone()),
         ("--min", spec.min.to_string()),
         ("--max", spec.max.to_string()),
@@ -41,7 +46,14 @@ pub(super) fn scaler(spec: &StackSpec) -> Vec<String> {
         ("--calm", spec.calm.as_secs().to_string()),
         ("--down-percent", spec.down_percent_a_minute.to_string()),
         ("--metrics", format!("0.0.0.0:{SCALER_METRICS_PORT}")),
-    ])
+    ]);
+    args.extend(discovery(by));
+    args
+}
+
+/// Consul is what roles ask where nothing else is said.
+fn discovery(by: Discovery) -> Option<String> {
+    (by != Discovery::Consul).then(|| format!("--discovery={}", by.name()))
 }
 
 fn list(flags: &[(&str, String)]) -> Vec<String> {

@@ -47,6 +47,15 @@ pub trait Platform: Send + Sync {
     /// Hands the number of replicas back to the scaler.
     async fn release(&self) -> Result<()>;
 
+    /// Lets the site go to zero replicas when nobody has come for so long, or keeps its least number again.
+    ///
+    /// # Errors
+    /// When the platform has no means to.
+    async fn idle_to_zero(&self, idle: Option<Duration>) -> Result<()> {
+        let _ = idle;
+        anyhow::bail!("the platform {} has no labels by which its site could go to zero", self.name())
+    }
+
     /// What the scaler decided, oldest first: changes, and holds whose reason was new.
     async fn decisions(&self) -> Result<Vec<Decided>>;
 

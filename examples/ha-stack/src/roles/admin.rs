@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use balancer::EventKind;
 use balancer::proxy::Gateway;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::metrics;
@@ -19,13 +19,14 @@ use crate::platform::{GatewayStatus, Happening, Replica};
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, gateway: Gateway, more: Router) -> Result<()> {
+pub async fn serve(listener: TcpListener, gateway: Gateway, service: &str, more: Router) -> Result<()> {
     let drain = super::drain::routes(gateway.clone());
     let figures = gateway.clone();
     let page = move || metrics::gateway::page(&figures.load(), figures.ready());
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/load", get(load))
+        .layer(axum::Extension(Service(service.to_owned())))
         .route("/events", get(events_of))
         .with_state(Arc::new(gateway))
         .merge(drain)
@@ -42,8 +43,23 @@ async fn healthz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static s
     }
 }
 
-async fn load(State(gateway): State<Arc<Gateway>>) -> Json<balancer::proxy::Load> {
-    Json(gateway.load())
+/// The service whose replicas this gateway sends requests to.
+#[derive(Clone)]
+struct Service(String);
+
+/// The load, and of which service it is.
+#[derive(Serialize)]
+struct LoadOf {
+    service: String,
+    #[serde(flatten)]
+    load: balancer::proxy::Load,
+}
+
+async fn load(
+    State(gateway): State<Arc<Gateway>>,
+    axum::Extension(Service(service)): axum::Extension<Service>,
+) -> Json<LoadOf> {
+    Json(LoadOf { service, load: gateway.load() })
 }
 
 async fn events_of(State(gateway): State<Arc<Gateway>>) -> Json<Vec<Happening>> {
@@ -87,6 +103,9 @@ pub async fn events(http: &reqwest::Client, address: &str) -> Result<Vec<Happeni
 /// The part of `/load` that this program reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LoadSeen {
+    /// The service whose requests these are; `None` of a gateway that does not say.
+    #[serde(default)]
+    pub service: Option<String>,
     /// Requests under way, waiting ones included.
     pub in_flight: u64,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! From what Consul's health says to what the gateway's pool should do: a pure comparison.
+//! From what Consul's health or the Swarm's tasks say to what the gateway's pool should do: a pure comparison.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +22,11 @@ impl Feed {
     /// session store that is away) are no reason to give up replicas that may still answer. The gateway's own probes
     /// find out which do, and the next replica that Consul lists replaces those that are gone.
     pub fn updates(&mut self, entries: &[ServiceEntry]) -> Vec<Update> {
-        let next: BTreeMap<String, Endpoint> =
-            entries.iter().filter_map(endpoint).map(|e| (e.id.as_str().to_owned(), e)).collect();
+        self.updates_to(entries.iter().filter_map(endpoint).map(|e| (e.id.as_str().to_owned(), e)).collect())
+    }
+
+    /// The same for replicas by their ids, whoever named them.
+    pub fn updates_to(&mut self, next: BTreeMap<String, Endpoint>) -> Vec<Update> {
         if next.is_empty() {
             return Vec::new();
         }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::admin::LoadSeen;
+use super::coordination::{Coordination, Peer};
 
 /// What is asked of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,10 +99,10 @@ impl Board {
     }
 }
 
-/// All gateways that Consul knows.
+/// All gateways that are known.
 pub struct GatewayDrains {
-    /// Where they are found.
-    pub consul: consul_client::Client,
+    /// By what they are found.
+    pub by: Coordination,
     /// With a deadline below that of the controller's calls.
     pub http: reqwest::Client,
 }
@@ -118,12 +119,13 @@ impl Drainer for GatewayDrains {
 
 impl GatewayDrains {
     async fn ask_all(&self, instances: &[String]) -> Result<Vec<(String, u64)>> {
-        let gateways = super::scaler::gateways(&self.consul).await?;
+        let mut gateways = self.by.peers().await?;
+        gateways.retain(|gateway| gateway.up);
         // Where there is none there is nothing to take back.
-        ensure!(!gateways.is_empty() || instances.is_empty(), "Consul knows no gateway");
+        ensure!(!gateways.is_empty() || instances.is_empty(), "no gateway is known");
         let ask = Ask { instances: instances.iter().cloned().collect() };
         let ask = &ask;
-        let asked = gateways.iter().map(|(host, address)| async move {
+        let asked = gateways.iter().map(|Peer { host, admin: address, .. }| async move {
             let post = self.http.post(format!("http://{address}/drain")).header(HEADER, "1").json(&ask);
             let answer =
                 post.send().await.with_context(|| format!("the gateway on {host} does not answer"))?;

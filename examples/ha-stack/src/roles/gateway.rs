@@ -1,4 +1,4 @@
-//! The gateway: follows Consul's health, sends users' requests to the replicas, and says how busy it is.
+//! The gateway: follows Consul's health or the Swarm's tasks, sends users' requests to the replicas, and says how busy it is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use consul_client::{Check, ServiceRegistration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::coordination::{Coordination, Discovery};
 use super::discovery::Feed;
 use super::{admin, labels};
 use crate::dashboard::source::GatewaySource;
@@ -23,7 +24,7 @@ use crate::settings::Backends;
 /// Flags of `gateway`.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayArgs {
-    /// The service in Consul whose replicas get the requests
+    /// The service, of Consul or of the Swarm, whose replicas get the requests
     #[arg(long, default_value = "web")]
     service: String,
     /// Where users reach the gateway
@@ -50,6 +51,12 @@ pub struct GatewayArgs {
     /// Register this gateway in Consul, so that a scaler finds it
     #[arg(long)]
     register: bool,
+    /// Who says which replicas there are: Consul, or a manager of the Swarm (--docker-host) by the service's tasks
+    #[arg(long, value_enum, default_value = "consul")]
+    discovery: Discovery,
+    /// With --discovery swarm: the service whose tasks are the gateways, for the dashboard
+    #[arg(long, default_value = labels::GATEWAYS, value_name = "SERVICE")]
+    gateways: String,
 }
 
 impl GatewayArgs {
@@ -80,19 +87,26 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
     let gateway = build_with(config, rand::random())?;
     let listener = bind("--listen", args.listen).await?;
     let admin = bind("--admin", args.admin).await?;
-    let consul = backends.consul()?;
+    anyhow::ensure!(
+        !args.register || args.discovery == Discovery::Consul,
+        "--register is for Consul: with --discovery swarm gateways are found as tasks of their service; leave it out"
+    );
+    let by = Coordination::of(args.discovery, &args.gateways, backends).await?;
     let stop = CancellationToken::new();
 
-    let feed = follow(consul.clone(), args.service.clone(), gateway.clone());
-    let feed = tokio::spawn(feed);
+    let feed = tokio::spawn(follow(by.clone(), args.service.clone(), gateway.clone()));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let here = format!("{scheme}://{}", args.listen);
-    let source = GatewaySource::new(gateway.clone(), consul.clone(), &args.service, here)?;
+    let source = GatewaySource::new(gateway.clone(), by.clone(), &args.service, here)?;
     let dashboard = crate::dashboard::of_a_gateway(source, args.admin, stop.clone());
-    let side = tokio::spawn(admin::serve(admin, gateway.clone(), dashboard));
-    let registration = args.register.then(|| {
-        tokio::spawn(keep_registered(consul.clone(), args.listen.port(), args.admin.port(), stop.clone()))
-    });
+    let (aside, service) = (gateway.clone(), args.service.clone());
+    let side = tokio::spawn(async move { admin::serve(admin, aside, &service, dashboard).await });
+    let registration = match by {
+        Coordination::Consul(consul) if args.register => {
+            Some(tokio::spawn(keep_registered(consul, args.listen.port(), args.admin.port(), stop.clone())))
+        }
+        _ => None,
+    };
 
     let signal = crate::cli::shutdown_signal()?;
     let told = stop.clone();
@@ -145,8 +159,16 @@ pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
+/// Feeds the pool; never ends by itself.
+async fn follow(by: Coordination, service: String, gateway: Gateway) {
+    match by {
+        Coordination::Consul(consul) => follow_consul(consul, service, gateway).await,
+        Coordination::Swarm { swarm, .. } => super::swarm_feed::follow(swarm, service, gateway).await,
+    }
+}
+
 /// Feeds the pool from Consul's health; never ends by itself.
-async fn follow(consul: consul_client::Client, service: String, gateway: Gateway) {
+async fn follow_consul(consul: consul_client::Client, service: String, gateway: Gateway) {
     let mut watch = consul.health().service(&service).passing().watch();
     let mut feed = Feed::default();
     while let Some(snapshot) = watch.next().await {

@@ -19,3 +19,8 @@ pub const META_HOST: &str = "ha-stack-host";
 pub const META_ADMIN_PORT: &str = "ha-stack-admin-port";
 /// The service under which gateways are registered in Consul.
 pub const GATEWAYS: &str = "ha-gateway";
+
+/// On the gateways' service, where they are found as its tasks: the port where users reach them, 8080 unless given.
+pub const SITE_PORT: &str = "ha-stack.site-port";
+/// The same for the port where they say how busy they are, 8081 unless given.
+pub const ADMIN_PORT: &str = "ha-stack.admin-port";

@@ -4,7 +4,10 @@
 //! last knew and says so in its log.
 
 pub mod admin;
+mod consul_lease;
+pub mod coordination;
 pub mod discovery;
+pub mod docker_stats;
 pub mod drain;
 pub mod engines_target;
 pub mod fence;
@@ -16,6 +19,10 @@ mod plain;
 pub mod prometheus;
 pub mod registrar;
 pub mod scaler;
+mod scaler_fleet;
 pub mod scaler_policy;
+mod swarm_feed;
+pub mod swarm_register;
 pub mod swarm_target;
+pub mod usage;
 pub mod watchdog;

@@ -18,8 +18,9 @@ use consul_client::{AgentService, Check, ServiceRegistration, Status};
 use swarm_client::{NodeId, Service, Task, bollard};
 use tokio_util::sync::CancellationToken;
 
+use super::coordination::Discovery;
 use super::plain::PlainEngine;
-use super::{labels, liveness};
+use super::{labels, liveness, usage};
 use crate::load;
 use crate::metrics::{self, registrar::Figures};
 use crate::settings::Backends;
@@ -36,9 +37,12 @@ pub struct RegistrarArgs {
     /// With --plain: the host's address, where published ports are reached
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
-    /// Where to answer /metrics for Prometheus; nowhere by default
+    /// Where to answer /metrics for Prometheus, and /usage (CPU of scaled services) for scalers; nowhere by default
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// With `swarm` nothing is registered anywhere; replicas that hang are ended all the same
+    #[arg(long, value_enum, default_value = "consul", conflicts_with = "plain")]
+    discovery: Discovery,
 }
 
 /// Registers until told to stop. What is registered stays: the replicas go on serving without us.
@@ -67,8 +71,22 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
     };
     let figures = Arc::new(Figures::default());
     let counted = Arc::clone(&figures);
-    metrics::server::serve(args.metrics, Arc::new(move || counted.page()), CancellationToken::new());
+    let usage = usage::Board::default();
+    let page: metrics::server::Make = Arc::new(move || counted.page());
+    metrics::server::serve_with(args.metrics, page, usage.routes(), CancellationToken::new());
+    let measure = async {
+        match &registrar.source {
+            Source::Swarm { swarm, node } if args.metrics.is_some() => {
+                usage::watch(swarm, node, &usage).await;
+            }
+            // Where nobody can ask, nothing is measured.
+            _ => std::future::pending().await,
+        }
+    };
     let register = async {
+        if args.discovery == Discovery::Swarm {
+            std::future::pending::<()>().await;
+        }
         loop {
             let round = registrar.round().await;
             figures.round(&round);
@@ -82,6 +100,7 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
         () = register => {}
         // Beside it: who hangs must not hold up who comes and goes.
         () = liveness::watch(&registrar) => {}
+        () = measure => {}
         () = crate::cli::shutdown_signal()? => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! The scaler: reads how busy the gateways are, decides, and writes the number of replicas to Swarm.
 //!
-//! Any number of scalers may run; the one that holds a lock in Consul acts. Its term, the lock's fence, goes into each
-//! write, so that one that was paused and wakes up can't write over its successor.
+//! Any number of scalers may run; the one that holds a lease (a lock in Consul, or one in the Swarm itself) acts. Its term
+//! goes into each write, so that one that was paused and wakes up can't write over its successor.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,29 +10,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
-use autoscaler::Reading;
-use autoscaler::controller::{
-    Controller, Held, Lease, LeaseError, Mode, ScaleTarget, SignalSource, Term, now,
-};
+use autoscaler::controller::{Controller, Mode, ScaleTarget, SignalSource, now};
+use autoscaler::{Policy, Reading};
 use clap::Args;
-use consul_client::Status;
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::LoadSeen;
+use super::coordination::{Coordination, Discovery};
+use super::docker_stats::DockerStats;
 use super::drain::GatewayDrains;
 use super::engines_target::EnginesTarget;
-use super::journal::ConsulJournal;
 use super::labels;
 use super::prometheus::{Prometheus, Query, Together};
+use super::scaler_fleet;
 use super::scaler_policy::{self, Buffered};
 use super::swarm_target::SwarmTarget;
 use crate::cli::SpecArgs;
 use crate::load;
-use crate::metrics::{self, scaler::Counted};
+use crate::metrics::{self, scaler::AllFigures, scaler::Counted};
 use crate::platform::IN_FLIGHT;
 use crate::settings::Backends;
 
@@ -42,6 +39,12 @@ pub struct ScalerArgs {
     /// The Swarm service to scale
     #[arg(long, default_value = "web")]
     service: String,
+    /// Scale every service that has the label ha-stack.scale, each by its own labels
+    #[arg(long, conflicts_with_all = ["service", "policy", "plain"])]
+    labelled: bool,
+    /// With --labelled: a folder of policies; SERVICE.toml is followed in place of that service's labels
+    #[arg(long, value_name = "DIR", requires = "labelled")]
+    policies: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
     /// Most replicas to remove within a minute, in percent of those there
@@ -68,6 +71,18 @@ pub struct ScalerArgs {
     /// The service runs on plain engines: scale its record in Consul
     #[arg(long)]
     plain: bool,
+    /// By what scalers find the gateways, elect their leader and keep their journal
+    #[arg(long, value_enum, default_value = "consul", conflicts_with = "plain")]
+    discovery: Discovery,
+    /// With --discovery swarm: the service whose tasks are the gateways
+    #[arg(long, default_value = labels::GATEWAYS, value_name = "SERVICE")]
+    gateways: String,
+    /// The service whose tasks are the registrars, which measure the CPU (signal cpu, in percent of what a replica may use)
+    #[arg(long, default_value = "ha-registrar", value_name = "SERVICE")]
+    registrars: String,
+    /// The port of the registrars' --metrics
+    #[arg(long, default_value_t = 8082, value_name = "PORT")]
+    registrar_port: u16,
 }
 
 /// Scales until told to stop.
@@ -83,96 +98,156 @@ pub async fn run(args: ScalerArgs, backends: &Backends) -> Result<ExitCode> {
     );
     let mut spec = args.spec.spec()?;
     spec.down_percent_a_minute = args.down_percent;
+    let flags = spec.policy();
     let file = args.policy.as_deref().map(scaler_policy::from_file).transpose()?;
-    let by_labels = file.is_none() && !args.shadow;
-    let consul = backends.consul()?;
-    let (swarm, target): (_, Arc<dyn ScaleTarget>) = if args.plain {
-        (None, Arc::new(EnginesTarget::new(consul.clone(), &args.service)))
-    } else {
-        let swarm = backends.swarm().await?;
-        (Some(swarm.clone()), Arc::new(SwarmTarget::new(swarm, &args.service)))
-    };
-    let drains = GatewayDrains { consul: consul.clone(), http: load::client(GATEWAY_TIMEOUT)? };
-    let all_answer = Arc::new(AtomicBool::new(false));
-    let http = load::client(GATEWAY_TIMEOUT)?;
-    let (journal, figures) = Counted::new(ConsulJournal::new(consul.clone(), &args.service), &args.service);
+    let maker = Maker::of(&args, backends).await?;
     let stop = CancellationToken::new();
+    let figures = Arc::clone(&maker.figures);
     metrics::server::serve(args.metrics, Arc::new(move || figures.page()), stop.clone());
-    let gateways = Gateways { consul: consul.clone(), http, all_answer: Arc::clone(&all_answer) };
-    let mut sources: Vec<Box<dyn SignalSource>> = vec![Box::new(gateways)];
-    if let Some(base) = args.prometheus {
-        let http = load::client(PROMETHEUS_TIMEOUT)?;
-        sources.push(Box::new(Prometheus { base, http, queries: args.signal }));
-    }
-    let mut policy = scaler_policy::careful(file.unwrap_or_else(|| spec.policy()), UNSEEN);
-    if args.plain {
-        // Which replicas go is the scheduler's choice, made when they do: nobody could name them to the gateways before.
-        policy.drain = None;
-    }
-    let controller = Controller::new(
-        &args.service,
-        policy,
-        Together(sources),
-        Buffered { target, gateways: all_answer },
-        Arc::new(ConsulLease {
-            consul: consul.clone(),
-            key: lock_key(&args.service),
-            held: Mutex::default(),
-        }),
-        Arc::new(journal),
-    )
-    .context("the scaling policy was refused")?
-    .tick(Duration::from_secs(args.tick))
-    .drainer(drains)
-    .mode(if args.shadow { Mode::Shadow } else { Mode::Active });
-
-    // On plain engines a service has no labels of its own.
-    if let (true, Some(swarm)) = (by_labels, swarm) {
-        let (flags, handle) = (spec.policy(), controller.policy_handle());
-        let (service, until) = (args.service.clone(), stop.clone());
-        tokio::spawn(scaler_policy::follow_labels(swarm, service, flags, UNSEEN, handle, until));
-    }
     let signal = crate::cli::shutdown_signal()?;
     let told = stop.clone();
     tokio::spawn(async move {
         signal.await;
         told.cancel();
     });
+    if args.labelled {
+        let swarm = maker.swarm.clone().context("--labelled looks for services of a Swarm")?;
+        scaler_fleet::run(swarm, maker, &flags, args.policies.as_deref(), stop).await;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let by_labels = file.is_none() && !args.shadow;
+    let mut policy = scaler_policy::careful(file.unwrap_or_else(|| flags.clone()), UNSEEN);
+    if args.plain {
+        // Which replicas go is the scheduler's choice, made when they do: nobody could name them to the gateways before.
+        policy.drain = None;
+    }
+    let (controller, cpu) = maker.controller(&args.service, policy)?;
+    // On plain engines a service has no labels of its own.
+    if let (true, Some(swarm)) = (by_labels, maker.swarm.clone()) {
+        let (handle, service, until) = (controller.policy_handle(), args.service.clone(), stop.clone());
+        tokio::spawn(scaler_policy::follow_labels(swarm, service, flags, UNSEEN, handle, cpu, until));
+    }
     controller.run(stop).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The key in Consul whose lock the leading scaler holds.
-pub(crate) fn lock_key(service: &str) -> String {
-    format!("ha-stack/scaler/{service}/leader")
+/// Makes the controllers of services.
+pub(super) struct Maker {
+    by: Coordination,
+    swarm: Option<swarm_client::Client>,
+    /// Where services are, if not in a Swarm.
+    consul: Option<consul_client::Client>,
+    /// How people know this scaler among the others: by its host.
+    name: String,
+    gateways: reqwest::Client,
+    others: reqwest::Client,
+    prometheus: Option<(reqwest::Url, Vec<Query>)>,
+    registrars: (String, u16),
+    tick: Duration,
+    shadow: bool,
+    figures: Arc<AllFigures>,
 }
 
-/// Requests in flight at the gateways that Consul knows.
+impl Maker {
+    async fn of(args: &ScalerArgs, backends: &Backends) -> Result<Self> {
+        let by = Coordination::of(args.discovery, &args.gateways, backends).await?;
+        let (swarm, consul) =
+            if args.plain { (None, Some(backends.consul()?)) } else { (Some(backends.swarm().await?), None) };
+        let name = match &swarm {
+            Some(swarm) => swarm.info().await.map_or_else(|_| "an unknown host".into(), |info| info.name),
+            None => String::new(),
+        };
+        Ok(Self {
+            by,
+            swarm,
+            consul,
+            name,
+            gateways: load::client(GATEWAY_TIMEOUT)?,
+            others: load::client(OTHERS_TIMEOUT)?,
+            prometheus: args.prometheus.clone().map(|base| (base, args.signal.clone())),
+            registrars: (args.registrars.clone(), args.registrar_port),
+            tick: Duration::from_secs(args.tick),
+            shadow: args.shadow,
+            figures: Arc::default(),
+        })
+    }
+
+    /// What every service's figures are on.
+    pub(super) fn figures(&self) -> &AllFigures {
+        &self.figures
+    }
+
+    /// A controller, and what is to be set when its policy begins or ends to look at the CPU.
+    ///
+    /// # Errors
+    /// When the policy is refused.
+    pub(super) fn controller(&self, service: &str, policy: Policy) -> Result<(Controller, Arc<AtomicBool>)> {
+        let all_answer = Arc::new(AtomicBool::new(false));
+        let cpu = Arc::new(AtomicBool::new(scaler_policy::wants_cpu(&policy)));
+        let gateways = Gateways {
+            by: self.by.clone(),
+            http: self.gateways.clone(),
+            all_answer: Arc::clone(&all_answer),
+        };
+        let mut sources: Vec<Box<dyn SignalSource>> = vec![Box::new(gateways)];
+        if let Some((base, queries)) = self.prometheus.clone() {
+            sources.push(Box::new(Prometheus { base, http: self.others.clone(), queries }));
+        }
+        let target: Arc<dyn ScaleTarget> = match (&self.swarm, &self.consul) {
+            (Some(swarm), _) => {
+                let (registrars, port) = self.registrars.clone();
+                let (swarm, http) = (swarm.clone(), self.others.clone());
+                let source = DockerStats { swarm: swarm.clone(), http, registrars, port };
+                sources.push(Box::new(While { wanted: Arc::clone(&cpu), source }));
+                Arc::new(SwarmTarget::new(swarm, service))
+            }
+            (None, Some(consul)) => Arc::new(EnginesTarget::new(consul.clone(), service)),
+            (None, None) => bail!("there is neither a Swarm nor a Consul to scale in"),
+        };
+        let (journal, figures) = Counted::new(self.by.journal(service), service);
+        let controller = Controller::new(
+            service,
+            policy,
+            Together(sources),
+            Buffered { target, gateways: all_answer },
+            self.by.lease(service, &self.name),
+            journal,
+        )
+        .with_context(|| format!("the scaling policy of {service} was refused"))?;
+        self.figures.add(service, figures);
+        let drains = GatewayDrains { by: self.by.clone(), http: self.gateways.clone() };
+        let mode = if self.shadow { Mode::Shadow } else { Mode::Active };
+        Ok((controller.tick(self.tick).drainer(drains).mode(mode), cpu))
+    }
+
+    /// Whether what is decided is only told.
+    pub(super) fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+}
+
+/// A source that is asked only while somebody wants to know.
+struct While<S> {
+    wanted: Arc<AtomicBool>,
+    source: S,
+}
+
+#[async_trait]
+impl<S: SignalSource> SignalSource for While<S> {
+    async fn read(&self, service: &str) -> Vec<(String, Reading)> {
+        if self.wanted.load(Ordering::Relaxed) { self.source.read(service).await } else { Vec::new() }
+    }
+}
+
+/// Requests in flight at the gateways.
 ///
 /// Two signals: the sum over the gateways that answered, and what is in flight at those that did not. The second is
 /// zero when all answered, and unknown otherwise: then replicas may be added for what is seen, and none is removed.
 struct Gateways {
-    consul: consul_client::Client,
+    by: Coordination,
     http: reqwest::Client,
     /// Whether all of them did when they were asked last.
     all_answer: Arc<AtomicBool>,
-}
-
-/// The gateways that Consul knows: the host, and where each says how busy it is.
-pub(super) async fn gateways(consul: &consul_client::Client) -> Result<Vec<(String, String)>> {
-    let registered = consul.health().service(labels::GATEWAYS).list().await?.value;
-    // A gateway that fails its check may just have too much to do; only its host's end takes it out of the sum.
-    let there = registered.iter().filter(|gateway| {
-        let failed = |check: &consul_client::HealthCheck| {
-            check.check_id == HOST_CHECK && check.status == Status::Critical
-        };
-        !gateway.checks.iter().any(failed)
-    });
-    let place = |gateway: &consul_client::ServiceEntry| {
-        let port = gateway.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
-        (gateway.node.node.clone(), format!("{}:{port}", gateway.address()))
-    };
-    Ok(there.map(place).collect())
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -187,14 +262,18 @@ struct Seen {
 }
 
 impl Gateways {
-    async fn look(&self) -> Result<Seen> {
-        let asked = gateways(&self.consul).await?.into_iter().map(|(host, address)| async move {
-            let seen = LoadSeen::fetch(&self.http, &address).await;
-            (host, seen)
+    async fn look(&self, service: &str) -> Result<Seen> {
+        // One on a machine that is lost has nothing in flight any more.
+        let peers = self.by.peers().await?.into_iter().filter(|peer| peer.up);
+        let asked = peers.map(|peer| async move {
+            let seen = LoadSeen::fetch(&self.http, &peer.admin).await;
+            (peer.host, seen)
         });
         let mut seen = Seen::default();
         for (host, answer) in futures_util::future::join_all(asked).await {
             match answer {
+                // Another service's gateway. One that is silent may be of this one.
+                Ok(load) if load.service.as_deref().is_some_and(|of| of != service) => {}
                 Ok(load) => {
                     let status = load.status("", "");
                     seen.rate += status.rate;
@@ -235,8 +314,8 @@ impl Seen {
 
 #[async_trait]
 impl SignalSource for Gateways {
-    async fn read(&self, _service: &str) -> Vec<(String, Reading)> {
-        let looked = self.look().await;
+    async fn read(&self, service: &str) -> Vec<(String, Reading)> {
+        let looked = self.look(service).await;
         let all = looked.as_ref().is_ok_and(|seen| seen.answered > 0 && seen.silent.is_empty());
         self.all_answer.store(all, Ordering::Relaxed);
         match looked {
@@ -246,64 +325,15 @@ impl SignalSource for Gateways {
     }
 }
 
-/// Leadership by a lock in Consul; the term is the lock's fence.
-struct ConsulLease {
-    consul: consul_client::Client,
-    key: String,
-    held: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
-}
-
-#[async_trait]
-impl Lease for ConsulLease {
-    async fn acquire(&self) -> Result<Held, LeaseError> {
-        let lock = self.consul.lock(&self.key).ttl(LOCK_TTL).lock_delay(LOCK_DELAY).acquire().await;
-        let lock =
-            lock.map_err(|e| LeaseError::unavailable(format!("acquiring the Consul lock {}", self.key), e))?;
-        let held = Held { term: Term(lock.fence().0), lost: CancellationToken::new() };
-        let release = CancellationToken::new();
-        let (lost, told) = (held.lost.clone(), release.clone());
-        let keeper = tokio::spawn(async move {
-            tokio::select! {
-                why = lock.lost() => {
-                    tracing::warn!(%why, "no longer the leader");
-                    lost.cancel();
-                }
-                () = told.cancelled() => {
-                    lost.cancel();
-                    if let Err(error) = lock.release().await {
-                        tracing::warn!(%error, "the leader's lock was not released; it ends with its session");
-                    }
-                }
-            }
-        });
-        *self.held.lock().await = Some((release, keeper));
-        Ok(held)
-    }
-
-    async fn release(&self, _held: &Held) {
-        if let Some((release, keeper)) = self.held.lock().await.take() {
-            release.cancel();
-            // Returns when the lock is free: this process may end right after.
-            let _ = keeper.await;
-        }
-    }
-}
-
-/// The shortest that Consul offers. A leader whose host is lost is gone sooner, by Consul's own failure detection.
-const LOCK_TTL: Duration = Duration::from_secs(10);
-/// Two leaders at once are harmless, for the older one's term is refused: no need for the default of 15 s.
-const LOCK_DELAY: Duration = Duration::from_secs(1);
 /// A gateway that takes longer is silent; well below the time that the controller gives all signals together.
 const GATEWAY_TIMEOUT: Duration = Duration::from_millis(250);
-/// Below the second that the controller gives all signals together.
-const PROMETHEUS_TIMEOUT: Duration = Duration::from_millis(800);
+/// For Prometheus and the registrars; below the second that the controller gives all signals together.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(800);
 /// What is in flight at gateways that did not answer: zero, or unknown.
-const UNSEEN: &str = "in_flight_unseen";
+pub(super) const UNSEEN: &str = "in_flight_unseen";
 /// Requests a second, and the 95th percentile of their latency in milliseconds; for policies of one's own.
 const RATE: &str = "rate";
 const P95: &str = "p95_ms";
-/// Consul's own check of a host.
-const HOST_CHECK: &str = "serfHealth";
 
 #[cfg(test)]
 mod tests {

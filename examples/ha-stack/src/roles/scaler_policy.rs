@@ -11,14 +11,21 @@ use autoscaler::controller::{Mode, PolicyHandle, ScaleError, ScaleTarget, Target
 use autoscaler::{Decision, Drain, Policy, SignalPolicy, Target, Zero};
 use tokio_util::sync::CancellationToken;
 
+use super::docker_stats::CPU;
+use super::labels;
 use crate::platform::IN_FLIGHT;
 
 /// `balanced`, `hpa` or `kpa`: scale this service by that policy; `off`: leave it alone.
 pub const SCALE: &str = "ha-stack.scale";
 /// Fewest replicas. 0 lets an idle service go to zero; the gateways' waiting rooms bring it back.
 pub const MIN: &str = "ha-stack.scale.min";
+/// With a least number of 0: for how many seconds nobody must have come before the last replicas go; 60 unless given.
+pub const IDLE: &str = "ha-stack.scale.idle";
 /// Most replicas.
 pub const MAX: &str = "ha-stack.scale.max";
+/// Percent of the CPU that each replica may use: its limit, else its reservation, else its host. Without a target of
+/// requests in flight beside it, the only signal: for what no gateway serves.
+pub const CPU_PERCENT: &str = "ha-stack.scale.cpu";
 /// Requests in flight for each replica.
 pub const TARGET: &str = "ha-stack.scale.target";
 
@@ -49,8 +56,16 @@ pub fn from_labels<'a>(label: impl Fn(&str) -> Option<&'a str>, flags: &Policy) 
         Some(text) => text.parse().with_context(|| format!("{TARGET} is {text:?}; it must be a number"))?,
         None => each.context("the flags name no target")?,
     };
+    let cpu = match label(CPU_PERCENT) {
+        Some(text) => match text.parse() {
+            Ok(percent @ 1..=1000) => Some(SignalPolicy::new(CPU, Target::Utilization(percent))),
+            _ => bail!("{CPU_PERCENT} is {text:?}; it must be a whole number of percent, 1 to 1000"),
+        },
+        None => None,
+    };
+    let by_cpu_alone = cpu.is_some() && label(TARGET).is_none();
     let signal = SignalPolicy::new(IN_FLIGHT, Target::AveragePerInstance(target));
-    let policy = match label(SCALE) {
+    let mut policy = match label(SCALE) {
         None => {
             // The flags' policy, with other numbers.
             let mut policy = flags.clone();
@@ -62,16 +77,34 @@ pub fn from_labels<'a>(label: impl Fn(&str) -> Option<&'a str>, flags: &Policy) 
         Some("off") => return Ok(Wish::Off),
         Some("balanced") => Policy::balanced(IN_FLIGHT, target),
         Some("hpa") => Policy::hpa(signal),
+        Some("kpa") if by_cpu_alone => {
+            bail!("{SCALE} is kpa, which counts requests in flight: set {TARGET} too, or use balanced or hpa")
+        }
         Some("kpa") => Policy::kpa(IN_FLIGHT, target),
         Some(other) => bail!("{SCALE} is {other:?}; it must be balanced, hpa, kpa or off"),
     };
+    if by_cpu_alone {
+        // A load that can't rise above all of the CPU there is says nothing of how much is to come.
+        policy.signals.clear();
+        policy.forecast = None;
+    }
+    policy.signals.extend(cpu);
     let policy = match min {
         // One at least while there is anything to do.
-        0 => policy.bounds(1, max).zero(Some(Zero::default())),
+        0 => policy.bounds(1, max).zero(Some(zero(label(IDLE))?)),
         min => policy.bounds(min, max),
     };
     policy.validate().context("the labels make no policy")?;
     Ok(Wish::Scale(Box::new(policy)))
+}
+
+/// To zero after this time. The waiting rooms must have stood ready for half of it, and for no more than the default asks.
+fn zero(idle: Option<&str>) -> Result<Zero> {
+    let Some(text) = idle else { return Ok(Zero::default()) };
+    let seconds: u32 =
+        text.parse().with_context(|| format!("{IDLE} is {text:?}; it must be a whole number of seconds"))?;
+    let (idle, default) = (Duration::from_secs(seconds.into()), Zero::default());
+    Ok(Zero::after(idle).grace((idle / 2).min(default.grace)))
 }
 
 /// The policy of a TOML file.
@@ -87,6 +120,30 @@ pub fn from_file(path: &Path) -> Result<Policy> {
     }
 }
 
+/// Whether requests of the gateways decide, or go to what is scaled: then they are asked before anything is removed.
+pub fn is_served(check: Option<&str>, policy: &Policy) -> bool {
+    check.is_some() || policy.signals.iter().any(|signal| signal.name == IN_FLIGHT)
+}
+
+/// Whether the policy looks at the CPU.
+pub fn wants_cpu(policy: &Policy) -> bool {
+    policy.signals.iter().any(|signal| signal.reading.as_ref().unwrap_or(&signal.name) == CPU)
+}
+
+/// What a service's labels ask for, with what this stack asks of every policy.
+///
+/// # Errors
+/// Those of [`from_labels`].
+pub fn of_service(service: &swarm_client::Service, flags: &Policy, unseen: &str) -> Result<Wish> {
+    let wish = from_labels(|name| service.label(name), flags)?;
+    Ok(match wish {
+        Wish::Scale(policy) if is_served(service.label(labels::CHECK), &policy) => {
+            Wish::Scale(Box::new(careful(*policy, unseen)))
+        }
+        wish => wish,
+    })
+}
+
 /// With what this stack asks of every policy: nothing is removed while a gateway is silent (its share of the load is a
 /// signal that is unknown then), nor before a drain at all gateways.
 pub fn careful(mut policy: Policy, unseen: &str) -> Policy {
@@ -95,28 +152,30 @@ pub fn careful(mut policy: Policy, unseen: &str) -> Policy {
     if policy.signals.iter().any(|signal| signal.name == unseen) { policy } else { policy.signal(guard) }
 }
 
-/// Follows the labels of the service until told to stop. Labels that make no sense are told once, and change nothing.
+/// Follows the labels of the service until told to stop; `cpu` says whether its CPU has to be measured. Labels that make no sense are told once, and change nothing.
 pub async fn follow_labels(
     swarm: swarm_client::Client,
     service: String,
     flags: Policy,
     unseen: &'static str,
     handle: PolicyHandle,
+    cpu: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
     let mut told: Option<String> = None;
     loop {
         // What can't be read changes nothing; the controller itself says that Swarm is away.
         if let Ok(found) = swarm.services().get(&service).await {
-            let wish = from_labels(|name| found.label(name), &flags);
+            let wish = of_service(&found, &flags, unseen);
             let done = wish.and_then(|wish| match wish {
                 Wish::Off => {
                     handle.set_mode(Mode::Paused);
                     Ok(())
                 }
                 Wish::Scale(policy) => {
+                    cpu.store(wants_cpu(&policy), Ordering::Relaxed);
                     handle.set_mode(Mode::Active);
-                    Ok(handle.set(careful(*policy, unseen))?)
+                    Ok(handle.set(*policy)?)
                 }
             });
             let error = done.err().map(|error| format!("{error:#}"));
@@ -155,7 +214,7 @@ impl<T: ScaleTarget> ScaleTarget for Buffered<T> {
 /// How long a replica that will go may finish what is in flight on it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Soon enough for a person who changes a label.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -190,6 +249,21 @@ mod tests {
     fn a_minimum_of_zero_is_the_way_to_zero() {
         let zero = policy(&[(MIN, "0")]);
         assert_eq!((zero.min, zero.zero), (1, Some(Zero::default())));
+        let soon = policy(&[(MIN, "0"), (IDLE, "8")]).zero.unwrap();
+        assert_eq!((soon.idle_for, soon.grace), (Duration::from_secs(8), Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn cpu_is_a_signal_of_its_own_or_beside_the_requests() {
+        let alone = policy(&[(CPU_PERCENT, "70")]);
+        assert_eq!(alone.signals, [SignalPolicy::new(CPU, Target::Utilization(70))]);
+        assert_eq!(alone.behavior, policy(&[]).behavior, "the rest is the flags'");
+        assert!(wants_cpu(&alone) && !is_served(None, &alone) && is_served(Some("/healthz"), &alone));
+        let both = policy(&[(SCALE, "hpa"), (CPU_PERCENT, "70"), (TARGET, "25")]);
+        let names: Vec<&str> = both.signals.iter().map(|signal| signal.name.as_str()).collect();
+        assert_eq!(names, [IN_FLIGHT, CPU]);
+        assert!(is_served(None, &both) && !wants_cpu(&policy(&[])));
+        assert!(policy(&[(SCALE, "balanced"), (CPU_PERCENT, "70")]).validate().is_ok());
     }
 
     #[test]
@@ -201,6 +275,11 @@ mod tests {
         assert_eq!(
             says(&[(SCALE, "magic")]),
             "ha-stack.scale is \"magic\"; it must be balanced, hpa, kpa or off"
+        );
+        assert!(says(&[(CPU_PERCENT, "0")]).starts_with("ha-stack.scale.cpu is \"0\"; it must be"));
+        assert!(says(&[(SCALE, "kpa"), (CPU_PERCENT, "70")]).contains("set ha-stack.scale.target too"));
+        assert!(
+            says(&[(MIN, "0"), (IDLE, "soon")]).starts_with("ha-stack.scale.idle is \"soon\"; it must be")
         );
         assert!(says(&[(MIN, "9")]).contains("min is 9, but it must not exceed max"));
         assert!(says(&[(TARGET, "-1")]).contains("signals[0].target is -1"));

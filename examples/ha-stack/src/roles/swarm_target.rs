@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use autoscaler::controller::{ScaleError, ScaleTarget, TargetStatus, Term, Written, now};
 use autoscaler::{Decision, Hold, Instance};
 use swarm_client::model::UpdateState;
-use swarm_client::{ModifyError, Service, TaskEndpoint};
+use swarm_client::{ModifyError, Node, Service, Task};
 
 use super::fence::{self, Found, Refusal};
 use super::labels;
@@ -37,8 +37,10 @@ impl ScaleTarget for SwarmTarget {
     async fn read(&self) -> Result<TargetStatus, ScaleError> {
         let service =
             self.swarm.services().get(&self.service).await.map_err(|e| self.failed("reading", e))?;
-        let tasks = self.swarm.services().endpoints(&self.service).await;
-        let tasks = tasks.map_err(|e| self.failed("listing the tasks", e))?;
+        let (services, nodes) = (self.swarm.services(), self.swarm.nodes());
+        let listed = tokio::try_join!(services.tasks(&self.service), nodes.list());
+        let (tasks, nodes) = listed.map_err(|e| self.failed("listing the tasks", e))?;
+        let tasks: Vec<&Task> = running(&tasks, &nodes).collect();
         let wanted = service.replicas().ok_or_else(|| ScaleError::Refused {
             service: self.service.clone(),
             tried: "reading its replicas".into(),
@@ -84,12 +86,18 @@ fn found(service: &Service) -> Found {
     }
 }
 
+/// The tasks that run, are meant to, and are on a node that is not down, whether they publish a port or not.
+fn running<'a>(tasks: &'a [Task], nodes: &[Node]) -> impl Iterator<Item = &'a Task> {
+    tasks.iter().filter(|task| task.is_running()).filter(|task| {
+        let node = nodes.iter().find(|node| task.node_id.as_ref() == Some(node.id()));
+        node.is_some_and(|node| !node.is_down())
+    })
+}
+
 /// A task as the gateways know it; `None` for one without a slot, which a scale does not remove.
-fn instance(service: &str, task: &TaskEndpoint) -> Option<Instance> {
-    let slot = task.slot?;
-    // As the registrar names it.
-    let name = format!("{service}.{slot}.{}", task.task_id);
-    Some(Instance::new(name).at(task.node_id.to_string(), slot))
+fn instance(service: &str, task: &Task) -> Option<Instance> {
+    let (slot, node) = (task.slot?, task.node_id.as_ref()?);
+    Some(Instance::new(super::registrar::instance(service, task)).at(node.to_string(), slot))
 }
 
 fn term(service: &Service) -> Option<Term> {
@@ -122,6 +130,25 @@ mod tests {
             value["UpdateStatus"] = json!({"State": state});
         }
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_task_without_a_port_counts_too_and_one_on_a_lost_host_does_not() {
+        let node = |id: &str, state: &str| -> Node {
+            serde_json::from_value(json!({"ID": id, "Status": {"State": state}})).unwrap()
+        };
+        let task = |id: &str, node: &str, desired: &str| -> Task {
+            serde_json::from_value(
+                json!({"ID": id, "ServiceID": "s1", "Slot": 1, "NodeID": node, "DesiredState": desired,
+                "Status": {"State": "running"}}),
+            )
+            .unwrap()
+        };
+        let nodes = [node("n1", "ready"), node("n2", "down")];
+        let tasks = [task("a", "n1", "running"), task("b", "n2", "running"), task("c", "n1", "shutdown")];
+        let found: Vec<String> =
+            running(&tasks, &nodes).filter_map(|task| instance("web", task)).map(|i| i.id).collect();
+        assert_eq!(found, ["web.1.a"]);
     }
 
     #[test]

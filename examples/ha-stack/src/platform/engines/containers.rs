@@ -9,6 +9,7 @@ use swarm_client::engines::labels::SERVICE;
 use super::discovery::PREFIX;
 use crate::images::Bundle;
 use crate::platform::{StackSpec, args};
+use crate::roles::coordination::Discovery;
 use crate::roles::labels;
 use crate::settings::Secret;
 
@@ -57,14 +58,20 @@ impl Run<'_> {
     pub(super) fn of_host(&self, host: &PoolHost) -> Vec<ContainerSpec> {
         let join = ["join", "--advertise", &host.engine, "--discovery", &discovery()].map(str::to_owned);
         let ip = host.ip.to_string();
-        let mut register = args::registrar();
+        let mut register = args::registrar(Discovery::Consul);
         let plain = ["--plain", "--address", &ip, "--docker-host", &format!("tcp://{}", host.engine)];
         register.extend(plain.map(str::to_owned));
         let gateway_grace = self.spec.wait + args::GATEWAY_DRAIN;
         [
             self.role("ha-join", host, "engines", join.into(), args::STOP_GRACE),
             self.role("ha-registrar", host, "registrar", register, args::STOP_GRACE),
-            self.role(labels::GATEWAYS, host, "gateway", args::gateway(self.spec), gateway_grace),
+            self.role(
+                labels::GATEWAYS,
+                host,
+                "gateway",
+                args::gateway(self.spec, Discovery::Consul),
+                gateway_grace,
+            ),
         ]
         .into_iter()
         .map(|role| role.constraint(&format!("node=={}", host.name)))
@@ -73,7 +80,7 @@ impl Run<'_> {
 
     /// Two watchdogs and two scalers, of each of which one leads: the first ones on `first`, whose loss is another story.
     pub(super) fn leaders(&self, first: &PoolHost, second: &PoolHost) -> Vec<ContainerSpec> {
-        let mut scaler = args::scaler(self.spec);
+        let mut scaler = args::scaler(self.spec, Discovery::Consul);
         scaler.push("--plain".to_owned());
         let mut all = Vec::new();
         for host in [first, second] {

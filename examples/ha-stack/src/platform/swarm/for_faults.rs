@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::join_all;
 use lab::{Lab, Leaders};
 use swarm_client::model::{Mount, TaskSpec};
@@ -10,6 +10,7 @@ use swarm_client::model::{Mount, TaskSpec};
 use super::{STABLE_FOR, SwarmPlatform, services};
 use crate::images::rootfs;
 use crate::platform::Replica;
+use crate::roles::coordination::Coordination;
 
 impl SwarmPlatform {
     /// The lab that this Swarm runs in.
@@ -26,8 +27,14 @@ impl SwarmPlatform {
     }
 
     /// The stack's Consul.
-    pub fn consul(&self) -> &consul_client::Client {
-        &self.consul
+    ///
+    /// # Errors
+    /// When it runs without one.
+    pub fn consul(&self) -> Result<&consul_client::Client> {
+        match &self.by {
+            Coordination::Consul(consul) => Ok(consul),
+            Coordination::Swarm { .. } => bail!("this stack runs without Consul (--discovery swarm)"),
+        }
     }
 
     /// Who leads, once every cluster has a leader: in the middle of an election nobody answers, or nobody leads.

@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use super::SwarmPlatform;
 use crate::platform::Backend;
-use crate::roles::scaler;
+use crate::roles::coordination::lock_key;
 use crate::settings::Backends;
 
 impl SwarmPlatform {
     pub(super) async fn health(&self) -> Vec<Backend> {
-        let (swarm, consul, sessions, scaler) = tokio::join!(
-            self.managers(),
-            consul(&self.consul),
-            sessions(&self.backends),
-            leader(&self.consul, &self.spec.service)
-        );
-        vec![swarm, consul, sessions, scaler]
+        let (swarm, sessions, others) =
+            tokio::join!(self.managers(), sessions(&self.backends), self.by.health(&self.spec.service));
+        [swarm, sessions].into_iter().chain(others).collect()
     }
 
     async fn managers(&self) -> Backend {
@@ -67,7 +63,7 @@ pub(crate) async fn consul(consul: &consul_client::Client) -> Backend {
 /// Which scaler leads: the holder of the lock.
 pub(crate) async fn leader(consul: &consul_client::Client, service: &str) -> Backend {
     let asked = async {
-        let lock = consul.kv().get(&scaler::lock_key(service)).await?.value;
+        let lock = consul.kv().get(&lock_key(service)).await?.value;
         let Some(session) = lock.and_then(|pair| pair.session) else { return Ok(None) };
         Ok::<_, anyhow::Error>(consul.sessions().info(&session).await?.map(|session| session.node))
     };

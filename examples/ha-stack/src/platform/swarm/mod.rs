@@ -1,7 +1,8 @@
 //! The stack as services of a Docker Swarm: sessions in Redis, discovery through Consul, every component an image.
 //!
 //! Each host runs a gateway and a registrar (global services in the host's own network) beside a Consul agent that
-//! listens on 127.0.0.1:8500; two scalers run somewhere, of which one leads.
+//! listens on 127.0.0.1:8500; two scalers run somewhere, of which one leads. With `--discovery swarm` there is no Consul:
+//! gateways and scalers ask the managers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,8 +22,8 @@ use super::{Backend, Decided, Faults, Happening, Host, Platform, Replica, StackS
 use crate::images::{Bundle, engines};
 use crate::progress::Progress;
 use crate::roles::admin::LoadSeen;
-use crate::roles::journal::ConsulJournal;
-use crate::roles::{labels, swarm_target};
+use crate::roles::coordination::{Coordination, Discovery};
+use crate::roles::{labels, scaler_policy, swarm_target};
 use crate::settings::Backends;
 
 #[cfg(target_os = "linux")]
@@ -41,7 +42,7 @@ pub struct SwarmPlatform {
     spec: StackSpec,
     backends: Backends,
     swarm: swarm_client::Client,
-    consul: consul_client::Client,
+    by: Coordination,
     engines: BTreeMap<String, String>,
     /// The Swarm's leader, which is never the one that loses power.
     front: Front,
@@ -58,7 +59,7 @@ impl SwarmPlatform {
     ///
     /// # Errors
     /// When one of them can't be reached, or the engine is not a manager; with the setting and what to do.
-    pub async fn connect(spec: StackSpec, backends: Backends) -> Result<Self> {
+    pub async fn connect(spec: StackSpec, backends: Backends, discovery: Discovery) -> Result<Self> {
         let swarm = backends.swarm().await?;
         let info = swarm.info().await?;
         let endpoint = swarm.endpoint().to_string();
@@ -67,8 +68,16 @@ impl SwarmPlatform {
             "the engine at {endpoint} (--docker-host, DOCKER_HOST) is not a Swarm manager: run `docker swarm init` \
              there, or name a manager"
         );
-        let consul = backends.consul()?;
-        check_consul(&consul, &backends).await?;
+        let by = match discovery {
+            Discovery::Consul => {
+                let consul = backends.consul()?;
+                check_consul(&consul, &backends).await?;
+                Coordination::Consul(consul)
+            }
+            Discovery::Swarm => {
+                Coordination::Swarm { swarm: swarm.clone(), gateways: labels::GATEWAYS.to_owned() }
+            }
+        };
         let nodes = swarm.nodes().list().await?;
         let front = nodes.iter().find(|node| node.is_leader()).and_then(Node::addr);
         let front = front
@@ -81,7 +90,7 @@ impl SwarmPlatform {
             spec,
             backends,
             swarm,
-            consul,
+            by,
             front: Front::new(front, public)?,
             run: format!("{:016x}", rand::random::<u64>()),
             creating: AtomicBool::new(false),
@@ -155,9 +164,16 @@ impl Platform for SwarmPlatform {
         self.check_nodes().await?;
         let bundle = Bundle::of_this_program()?;
         engines::load(&bundle.builds()?, &self.engines, progress).await?;
-        ConsulJournal::new(self.consul.clone(), &self.spec.service).clear().await?;
+        self.by.forget(&self.spec.service).await?;
 
-        let roles = services::all(&self.spec, &bundle, redis, self.backends.consul_token(), &self.run);
+        let roles = services::all(
+            &self.spec,
+            &bundle,
+            redis,
+            self.backends.consul_token(),
+            &self.run,
+            self.by.discovery(),
+        );
         self.creating.store(true, Ordering::Relaxed);
         for spec in &roles {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
@@ -200,7 +216,10 @@ impl Platform for SwarmPlatform {
                 self.spec.service
             )
         })?;
-        let consul_leader = self.consul.status().leader().await?;
+        let consul_leader = match &self.by {
+            Coordination::Consul(consul) => consul.status().leader().await?,
+            Coordination::Swarm { .. } => None,
+        };
         let hosts = nodes.iter().map(|node| {
             let address = node.addr().map(|ip| ip.to_string()).unwrap_or_default();
             let leads_consul =
@@ -248,8 +267,22 @@ impl Platform for SwarmPlatform {
         released.await.map(drop).with_context(|| format!("{} can't be handed back", self.spec.service))
     }
 
+    async fn idle_to_zero(&self, idle: Option<Duration>) -> Result<()> {
+        let services = self.swarm.services();
+        let changed = services.modify(&self.spec.service, |spec| {
+            for label in [scaler_policy::MIN, scaler_policy::IDLE] {
+                spec.labels.remove(label);
+            }
+            if let Some(idle) = idle {
+                spec.labels.insert(scaler_policy::MIN.into(), "0".into());
+                spec.labels.insert(scaler_policy::IDLE.into(), idle.as_secs().to_string());
+            }
+        });
+        changed.await.map(drop).context("the site's labels can't be changed")
+    }
+
     async fn decisions(&self) -> Result<Vec<Decided>> {
-        Ok(ConsulJournal::new(self.consul.clone(), &self.spec.service).decisions().await?)
+        self.by.decisions(&self.spec.service).await
     }
 
     async fn backends(&self) -> Vec<Backend> {

@@ -7,6 +7,7 @@ use swarm_client::model::UpdateConfig;
 
 use crate::images::Bundle;
 use crate::platform::{StackSpec, args};
+use crate::roles::coordination::Discovery;
 use crate::roles::labels;
 use crate::settings::Secret;
 
@@ -17,9 +18,10 @@ pub(super) fn all(
     redis: &Secret,
     consul_token: Option<&Secret>,
     run: &str,
+    by: Discovery,
 ) -> Vec<ServiceSpec> {
     let web = web(spec, bundle, redis);
-    let mut roles = vec![registrar(bundle), gateway(spec, bundle), scaler(spec, bundle)];
+    let mut roles = vec![registrar(bundle, by), gateway(spec, bundle, by), scaler(spec, bundle, by)];
     if let Some(token) = consul_token {
         roles = roles.into_iter().map(|role| role.env("CONSUL_HTTP_TOKEN", token.expose())).collect();
     }
@@ -45,22 +47,27 @@ fn web(spec: &StackSpec, bundle: &Bundle, redis: &Secret) -> Builder {
 
 type Builder = swarm_client::ServiceSpecBuilder;
 
-fn registrar(bundle: &Bundle) -> Builder {
+fn registrar(bundle: &Bundle, by: Discovery) -> Builder {
     let role = role(REGISTRAR, bundle.reference("registrar")).global().bind_mount(SOCKET, SOCKET, false);
-    role.args(args::registrar())
+    role.args(args::registrar(by))
 }
 
-fn gateway(spec: &StackSpec, bundle: &Bundle) -> Builder {
+fn gateway(spec: &StackSpec, bundle: &Bundle, by: Discovery) -> Builder {
     let role = role(labels::GATEWAYS, bundle.reference("gateway")).global();
     // Two can't have the host's ports at once, which nothing in the spec of a host network says.
     let role = role.update(UpdateConfig::stop_first());
+    let role = match by {
+        Discovery::Consul => role,
+        // It asks its host's own engine, which is a manager, and whose socket is root's.
+        Discovery::Swarm => role.bind_mount(SOCKET, SOCKET, false).user("0"),
+    };
     // Requests that wait for a replica are waited for too.
-    role.stop_grace(spec.wait + args::GATEWAY_DRAIN).args(args::gateway(spec))
+    role.stop_grace(spec.wait + args::GATEWAY_DRAIN).args(args::gateway(spec, by))
 }
 
-fn scaler(spec: &StackSpec, bundle: &Bundle) -> Builder {
+fn scaler(spec: &StackSpec, bundle: &Bundle, by: Discovery) -> Builder {
     let role = role(SCALER, bundle.reference("scaler")).replicas(2).bind_mount(SOCKET, SOCKET, false);
-    role.constraint("node.role==manager").args(args::scaler(spec))
+    role.constraint("node.role==manager").args(args::scaler(spec, by))
 }
 
 /// What the roles have in common: the host's own network, where a Consul agent listens on loopback.

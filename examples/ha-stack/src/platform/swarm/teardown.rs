@@ -10,6 +10,7 @@ use swarm_client::{Node, Service, ServiceId, Task};
 use super::SwarmPlatform;
 use crate::images::engines;
 use crate::progress::Progress;
+use crate::roles::coordination::Discovery;
 use crate::roles::labels;
 
 impl SwarmPlatform {
@@ -30,6 +31,10 @@ impl SwarmPlatform {
         let roles = self.ours().await?;
         let step = progress.step(format!("removing {}", roles.join(", ")));
         Box::pin(self.remove(&roles)).await?;
+        if self.by.discovery() == Discovery::Swarm {
+            // Only now is nobody left who would write them again.
+            self.by.forget(&self.spec.service).await?;
+        }
         step.done("gone");
         for node in self.swarm.nodes().list().await?.iter().filter(|node| node.is_down()) {
             let host = node.hostname();
