@@ -126,17 +126,8 @@ ignored() { bounded 1800 cargo test --workspace --all-features --quiet --no-fail
 step "the libraries against real servers, ha-stack in a browser, with a Prometheus and with nginx and HAProxy" ignored --test live
 step "the lab, and the libraries on it" ignored --test lab --test libraries
 
-# In a lab of its own: lab's flags, then what ha-stack is to do there. Its last line says "ok":true.
-in_lab() {
-  local flags=$1
-  shift
-  # shellcheck disable=SC2086
-  lab up $flags || return 1
-  ours=1
-  # The lab's engines, Consul and Redis, by the usual environment variables.
-  local exports
-  exports=$(lab env) || return 1
-  eval "$exports"
+# Runs ha-stack on the lab that is up; its last line says "ok":true.
+told() {
   local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_FRONT,HA_STACK_LAB out result=0
   out=$(mktemp)
   if [ "${#root[@]}" -gt 0 ]; then
@@ -146,12 +137,36 @@ in_lab() {
   fi
   [ "$result" -ne 0 ] || verdict "$out" || result=1
   rm -f "$out"
+  return "$result"
+}
+
+# In a lab of its own: lab's flags, then what ha-stack is to do there, and after it what $afterwards names, if it is set.
+in_lab() {
+  local flags=$1 exports result=0
+  shift
+  # shellcheck disable=SC2086
+  lab up $flags || return 1
+  ours=1
+  # The lab's engines, Consul and Redis, by the usual environment variables.
+  exports=$(lab env) || return 1
+  eval "$exports"
+  told "$@" && ${afterwards:-true} || result=1
   lab down || result=1
   ours=
   return "$result"
 }
+
+# The same hosts without Consul: gateways and scalers ask the Swarm itself. Zero replicas and back is part of it.
+without_consul() {
+  local host
+  for host in h1 h2 h3; do lab daemon "$host" consul stop || return 1; done
+  told demo --platform swarm --discovery swarm --no-faults --zero
+}
 for round in $(seq "$rounds"); do
+  afterwards=
+  [ "$round" -ne 1 ] || afterwards=without_consul
   step "demo on a Swarm of three hosts, round $round of $rounds" in_lab "" demo --platform swarm
+  afterwards=
 done
 # The reference deployment on hosts that have an engine and nothing else.
 deployed() {

@@ -23,6 +23,8 @@ pub struct LoadPlan {
     pub pause: Duration,
     /// How long a request may take before it counts as failed.
     pub timeout: Duration,
+    /// Send POST in place of GET: what a gateway may not send a second time, so that a request that is cut shows.
+    pub post: bool,
 }
 
 /// What came of the requests.
@@ -101,7 +103,7 @@ impl Load {
             workers.spawn(async move {
                 while !stop.is_cancelled() {
                     let sent = Instant::now();
-                    let answer = get(&http, &plan.url).await;
+                    let answer = ask(&http, &plan).await;
                     let (since, took) = (began.elapsed(), sent.elapsed());
                     report.lock().unwrap_or_else(PoisonError::into_inner).note(since, took, answer);
                     tokio::select! {
@@ -163,8 +165,9 @@ pub fn failure_kind(error: &reqwest::Error) -> String {
     }
 }
 
-async fn get(http: &reqwest::Client, url: &str) -> Result<String, String> {
-    let answer = http.get(url).send().await.map_err(|e| failure_kind(&e))?;
+async fn ask(http: &reqwest::Client, plan: &LoadPlan) -> Result<String, String> {
+    let request = if plan.post { http.post(&plan.url) } else { http.get(&plan.url) };
+    let answer = request.send().await.map_err(|e| failure_kind(&e))?;
     let status = answer.status();
     let instance =
         answer.headers().get("x-instance").and_then(|v| v.to_str().ok()).unwrap_or("unknown").to_owned();

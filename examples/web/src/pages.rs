@@ -29,7 +29,7 @@ pub fn app(state: AppState) -> Router {
         .route("/whoami", get(whoami))
         .layer(state.sessions())
         .layer(DefaultBodyLimit::max(MAX_FORM))
-        .route("/work", get(work))
+        .route("/work", get(work).post(work))
         .layer(from_fn_with_state(state.clone(), worse))
         .merge(faults)
         .route("/healthz", get(healthz))

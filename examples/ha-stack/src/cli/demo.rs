@@ -17,6 +17,7 @@ use crate::demo::{Pace, Story, faults};
 use crate::platform::{Platform, StackSpec};
 use crate::progress::Progress;
 use crate::render::fronted::{FrontProxy, Fronted};
+use crate::roles::coordination::Discovery;
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `demo`.
@@ -30,6 +31,9 @@ pub struct DemoArgs {
     /// Leave the power-offs out; the verdict says so
     #[arg(long)]
     no_faults: bool,
+    /// Let the idle site go to zero replicas too, and come back with its first request (platform swarm)
+    #[arg(long)]
+    zero: bool,
     /// Show the dashboard there while the story is told: 127.0.0.1:7070
     #[arg(long, value_name = "ADDR")]
     dashboard: Option<SocketAddr>,
@@ -52,7 +56,11 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
         PlatformName::Local => 15.0,
         PlatformName::Swarm | PlatformName::Engines => 30.0,
     };
-    let pace = Pace { faults: !args.no_faults, scale_out_promise, ..Pace::default() };
+    let pace = Pace { faults: !args.no_faults, zero: args.zero, scale_out_promise, ..Pace::default() };
+    ensure!(
+        !args.zero || args.platform.platform == PlatformName::Swarm,
+        "--zero is for --platform swarm: elsewhere a site has no labels by which it could go to zero"
+    );
     // A free port, so that a running stack is not in the way.
     let own = unless_interrupted(&stop, super::platform(&args.platform, 0, &spec, &backends)).await?;
     let platform: Arc<dyn Platform> = match args.gateway {
@@ -61,6 +69,10 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
             ensure!(
                 args.platform.platform != PlatformName::Local,
                 "--gateway follows Consul, which the platform local does without: use --platform engines or swarm"
+            );
+            ensure!(
+                args.platform.discovery == Discovery::Consul,
+                "--gateway follows Consul, which --discovery swarm does without: leave one of them out"
             );
             Arc::new(Fronted::new(own, proxy, spec.clone(), backends.consul()?)?)
         }

@@ -22,6 +22,9 @@ pub struct LoadArgs {
     /// How long
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Send POST in place of GET: what a gateway may not send a second time, so that a request that is cut shows
+    #[arg(long)]
+    post: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -39,6 +42,7 @@ pub async fn run(args: LoadArgs, stop: CancellationToken) -> Result<ExitCode> {
         workers: args.workers,
         pause: Duration::ZERO,
         timeout: Duration::from_secs(30),
+        post: args.post,
     };
     let step = Progress::new().step(format!("{} requests in flight at {}", plan.workers, plan.url));
     let url = plan.url.clone();

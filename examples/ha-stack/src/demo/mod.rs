@@ -34,6 +34,8 @@ pub struct Pace {
     pub calm_deadline: Duration,
     /// Whether power-offs are part of the story.
     pub faults: bool,
+    /// Whether the idle site's way to zero and back is part of the story.
+    pub zero: bool,
 }
 
 impl Pace {
@@ -56,6 +58,7 @@ impl Default for Pace {
             scale_out_promise: 15.0,
             calm_deadline: Duration::from_secs(120),
             faults: true,
+            zero: false,
         }
     }
 }

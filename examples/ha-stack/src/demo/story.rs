@@ -64,7 +64,11 @@ impl<'a> Story<'a> {
         scaling::by_hand(self).await?;
         faults::two_replicas(self).await?;
         faults::one_replica(self).await?;
-        scaling::by_load(self).await
+        scaling::by_load(self).await?;
+        if self.pace.zero {
+            scaling::to_zero(self).await?;
+        }
+        Ok(())
     }
 
     async fn log_in(&mut self) -> Result<()> {

@@ -36,6 +36,14 @@ pub struct Verdict {
     pub max_replicas: u32,
     /// Replicas after the load had ended.
     pub final_replicas: u32,
+    /// POSTs of two seconds that were sent while the scaler removed replicas.
+    pub long_requests: u64,
+    /// Those of them that got no good answer.
+    pub long_requests_cut: u64,
+    /// Those of them that replicas answered which were removed meanwhile.
+    pub long_requests_on_removed: u64,
+    /// How long the first requests waited that came to a site of zero replicas.
+    pub from_zero_seconds: Option<f64>,
     /// Each change that the scaler decided, a sentence each.
     pub decisions: Vec<String>,
     /// Steps that were left out, and why.
@@ -104,6 +112,10 @@ impl Verdict {
                 self.final_replicas, promises.floor
             ));
         }
+        if self.scale_out_seconds.is_some() && self.long_requests_on_removed == 0 {
+            broken
+                .push("no long request met a replica that was removed, so nothing was shown of that".into());
+        }
         self.broken = broken;
         self.ok = self.broken.is_empty();
     }
@@ -118,7 +130,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let missing = if self.skipped.is_empty() { "never" } else { "left out" };
         let seconds = |s: Option<f64>| s.map_or(missing.into(), |s| format!("{s:.1} s"));
-        let rows: [(&str, String); 11] = [
+        let rows: [(&str, String); 14] = [
             ("requests sent", self.requests.to_string()),
             ("requests failed", self.failed_requests.to_string()),
             ("sessions lost", self.lost_sessions.to_string()),
@@ -130,6 +142,12 @@ impl fmt::Display for Verdict {
             ("load to added capacity", seconds(self.scale_out_seconds)),
             ("most replicas under load", self.max_replicas.to_string()),
             ("replicas after the load", self.final_replicas.to_string()),
+            ("2 s requests, replicas removed", self.long_requests.to_string()),
+            ("of these cut", self.long_requests_cut.to_string()),
+            (
+                "from zero to an answer",
+                self.from_zero_seconds.map_or("left out".into(), |s| format!("{s:.1} s")),
+            ),
         ];
         writeln!(f, "\nVerdict, platform {}", self.platform)?;
         writeln!(f, "{}", "-".repeat(44))?;
@@ -176,6 +194,8 @@ mod tests {
             outage_seconds_single_replica: Some(2.0),
             max_replicas: 4,
             final_replicas: 2,
+            long_requests: 40,
+            long_requests_on_removed: 9,
             ..Verdict::default()
         }
     }
@@ -186,7 +206,7 @@ mod tests {
         verdict.judge(PROMISES);
         assert!(verdict.ok, "{:?}", verdict.broken);
         type Breaks = fn(&mut Verdict);
-        let breaks: [(&str, Breaks); 7] = [
+        let breaks: [(&str, Breaks); 8] = [
             ("not reached", |v| v.replace_seconds = None),
             ("requests failed", |v| v.failed_requests = 1),
             ("sessions were lost", |v| v.lost_sessions = 1),
@@ -194,6 +214,7 @@ mod tests {
             ("took 16.0 s", |v| v.scale_out_seconds = Some(16.0)),
             ("added no replica", |v| v.max_replicas = 2),
             ("left after the load", |v| v.final_replicas = 3),
+            ("no long request met", |v| v.long_requests_on_removed = 0),
         ];
         for (sentence, breaks) in breaks {
             let mut verdict = good();
@@ -220,6 +241,10 @@ mod tests {
             "scale_out_seconds",
             "max_replicas",
             "final_replicas",
+            "long_requests",
+            "long_requests_cut",
+            "long_requests_on_removed",
+            "from_zero_seconds",
             "ok",
         ] {
             assert!(value.get(key).is_some(), "{key}");

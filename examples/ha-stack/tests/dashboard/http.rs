@@ -109,6 +109,7 @@ async fn a_drained_host_loses_no_request() {
         workers: 4,
         pause: std::time::Duration::from_millis(5),
         timeout: std::time::Duration::from_secs(20),
+        post: false,
     })
     .unwrap();
     assert_eq!(drain("h1", true).await.status(), 204);
