@@ -26,6 +26,7 @@ pub(super) fn prepare(path: &Path, sync: SyncMode) -> Result<Connection, rusqlit
         )));
     }
     connection.execute_batch("PRAGMA journal_mode=WAL;")?;
+    connection.execute_batch("PRAGMA cache_size=-16384;")?; // KiB: the pages of some ten thousand sessions
     connection.execute_batch(match sync {
         SyncMode::Normal => "PRAGMA synchronous=NORMAL;",
         SyncMode::Full => "PRAGMA synchronous=FULL;",
@@ -52,6 +53,14 @@ pub(super) fn prepare(path: &Path, sync: SyncMode) -> Result<Connection, rusqlit
     }
     transaction.pragma_update(None, "user_version", TABLE_VERSION)?;
     transaction.commit()?;
+    Ok(connection)
+}
+
+/// A connection that changes nothing, to a file that is prepared.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.execute_batch("PRAGMA query_only=ON;")?;
     Ok(connection)
 }
 

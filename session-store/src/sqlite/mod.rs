@@ -1,27 +1,30 @@
 //! Sessions in one SQLite file: several processes of one host, nothing to run beside them.
 //!
-//! Each process has one thread with one connection, so its own requests never wait for a lock, and steps that come at the same time share a
-//! transaction; between processes `BEGIN IMMEDIATE` is retried with
+//! Each process has one thread that writes and one that reads, with a connection each, so its own requests never wait for a lock, and steps that come at
+//! the same time share a transaction; between processes `BEGIN IMMEDIATE` is retried with
 //! a short back-off of our own, because SQLite's busy handler sleeps up to 100 ms at a time. WAL with `synchronous=NORMAL`: a crash of the
 //! process loses nothing, a loss of power may lose the last moments, a log-out among them. `sqlite:PATH?sync=full` waits for the disk at each
 //! write instead, and is as fast as the disk syncs. WAL needs shared memory: not for
 //! network file systems. The column of users holds hashes, as the keys do.
 
 mod file;
+mod reader;
 
 use crate::{
+    codec::HEAD,
     connect::{LONGEST_DEADLINE, StoreOptions, config},
     error::StoreError,
     id::StoreKey,
     lifetime::{UnixMillis, unix_now},
     op::{Applied, Op, Outcome},
-    record::Record,
+    record::{Head, Record},
     rule::apply_op,
     seal::Seal,
     store::{Durability, SessionStore},
 };
 use async_trait::async_trait;
 use file::*;
+use reader::Load;
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::{
     fmt,
@@ -33,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Sessions in a SQLite file.
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
+    loads: mpsc::Sender<Load>,
     path: PathBuf,
     deadline: Duration,
     seal: Seal,
@@ -51,24 +55,26 @@ pub enum SyncMode {
 enum Job {
     /// Reads, or writes in a transaction of its own.
     Alone(Box<dyn FnOnce(&mut Worker) + Send>),
-    /// A read and a step may share their transaction with others.
-    Load(Load),
+    /// May share its transaction with others.
     Step(Box<Step>),
 }
 
 /// What the thread answers: the file's failure, or the store's.
 type Answer<T> = Result<Result<T, StoreError>, rusqlite::Error>;
 
-struct Load {
-    key: StoreKey,
-    answer: oneshot::Sender<Answer<Option<Vec<u8>>>>,
-}
-
 struct Step {
     key: StoreKey,
     op: Op,
+    ready: Option<Ready>,
     until: Instant,
     answer: oneshot::Sender<Answer<Applied>>,
+}
+
+/// A step that was decided on where it was asked for, from a record seen earlier: the thread has only to write it, if that record is still there.
+struct Ready {
+    seen: [u8; HEAD],
+    bytes: Vec<u8>,
+    applied: Applied,
 }
 
 struct Worker {
@@ -105,27 +111,34 @@ impl SqliteStore {
             ));
         }
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let (loads, asked) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
         let (file, sealing) = (path.clone(), seal.clone());
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
-            let mut worker = match retry(Instant::now() + DEADLINE, || prepare(&file, sync)) {
-                Ok(connection) => Worker { connection, seal: sealing, writes: 0 },
-                Err(error) => return drop(ready.send(Err(error))),
-            };
+            let until = Instant::now() + DEADLINE;
+            let prepared = retry(until, || prepare(&file, sync));
+            let (mut worker, reader) =
+                match prepared.and_then(|writer| Ok((writer, retry(until, || open_reader(&file))?))) {
+                    Ok((connection, reader)) => (Worker { connection, seal: sealing, writes: 0 }, reader),
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+            let reading = std::thread::Builder::new().name("session-sqlite-read".into());
+            if let Err(error) = reading.spawn(move || reader::run(reader, asked)) {
+                let error = rusqlite::Error::ToSqlConversionFailure(Box::new(error));
+                return drop(ready.send(Err(error)));
+            }
             if ready.send(Ok(())).is_ok() {
-                let (mut next, mut loads, mut steps) = (None, Vec::new(), Vec::new());
+                let (mut next, mut steps) = (None, Vec::new());
                 while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
                     match job {
                         Job::Alone(work) => {
                             work(&mut worker);
                             continue;
                         }
-                        Job::Load(load) => loads.push(load),
                         Job::Step(step) => steps.push(*step),
                     }
-                    while loads.len() + steps.len() < TOGETHER {
+                    while steps.len() < TOGETHER {
                         match queue.try_recv() {
-                            Ok(Job::Load(load)) => loads.push(load),
                             Ok(Job::Step(step)) => steps.push(*step),
                             Ok(job) => {
                                 next = Some(job);
@@ -134,15 +147,14 @@ impl SqliteStore {
                             Err(_) => break,
                         }
                     }
-                    // All of them are under way at the same time, so any order is right; reads wait for nobody.
-                    worker.load_all(&mut loads);
+                    // All of them are under way at the same time, so any order is right.
                     worker.apply_all(&mut steps);
                 }
             }
         });
         thread.map_err(|source| unavailable(&path, "open", source))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { jobs, path, deadline, seal }),
+            Ok(Ok(())) => Ok(Self { jobs, loads, path, deadline, seal }),
             Ok(Err(error)) if is_wrong_file(&error) => {
                 let hint = "name a file in a folder that exists and can be written, or a database that this library made";
                 Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
@@ -173,6 +185,12 @@ impl SqliteStore {
         }
     }
 
+    async fn step(&self, key: &StoreKey, op: Op, ready: Option<Ready>) -> Result<Applied, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let step = Step { key: *key, op, ready, until: Instant::now() + self.deadline, answer };
+        self.send(&self.jobs, "write", self.deadline, Job::Step(Box::new(step)), answered).await
+    }
+
     /// Runs `work` on the store's thread within `deadline`, again and again while another process holds the file.
     async fn run<T, F>(&self, action: &'static str, deadline: Duration, work: F) -> Result<T, StoreError>
     where
@@ -186,18 +204,19 @@ impl SqliteStore {
                 let _ = answer.send(retry(until, || work(worker)));
             }
         }));
-        self.send(action, deadline, job, answered).await
+        self.send(&self.jobs, action, deadline, job, answered).await
     }
 
-    async fn send<T>(
+    async fn send<T, J>(
         &self,
+        thread: &mpsc::Sender<J>,
         action: &'static str,
         deadline: Duration,
-        job: Job,
+        job: J,
         answered: oneshot::Receiver<Answer<T>>,
     ) -> Result<T, StoreError> {
         let all = async {
-            self.jobs.send(job).await.map_err(|_| unavailable(&self.path, action, "its thread has ended"))?;
+            thread.send(job).await.map_err(|_| unavailable(&self.path, action, "its thread has ended"))?;
             match answered.await {
                 Ok(Ok(done)) => done,
                 Ok(Err(error)) => Err(unavailable(&self.path, action, error)),
@@ -222,14 +241,24 @@ impl SqliteStore {
 impl SessionStore for SqliteStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let bytes = self.send("load", self.deadline, Job::Load(Load { key: *key, answer }), answered).await?;
+        let load = Load { key: *key, answer };
+        let bytes = self.send(&self.loads, "load", self.deadline, load, answered).await?;
         bytes.map(|bytes| self.seal.decode(key, &bytes)).transpose()
     }
 
     async fn apply(&self, key: &StoreKey, op: Op, _: Durability) -> Result<Applied, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let step = Step { key: *key, op, until: Instant::now() + self.deadline, answer };
-        self.send("write", self.deadline, Job::Step(Box::new(step)), answered).await
+        self.step(key, op, None).await
+    }
+
+    async fn apply_from(
+        &self,
+        key: &StoreKey,
+        seen: &Record,
+        op: Op,
+        _: Durability,
+    ) -> Result<Applied, StoreError> {
+        let ready = Ready::new(&self.seal, key, seen, &op);
+        self.step(key, op, ready).await
     }
 
     fn time_limit(&self) -> Duration {
@@ -315,26 +344,6 @@ impl Worker {
         }
     }
 
-    fn load_all(&mut self, loads: &mut Vec<Load>) {
-        loads.retain(|load| !load.answer.is_closed());
-        if loads.is_empty() {
-            return;
-        }
-        // One look at the file for all; where it cannot be had, each read says why by itself.
-        let together = self.connection.transaction().ok();
-        let connection = together.as_deref();
-        let answers = loads.iter().map(|load| connection.map(|connection| read(connection, &load.key)));
-        let answers = answers.collect::<Vec<_>>();
-        drop(together);
-        for (load, answer) in loads.drain(..).zip(answers) {
-            let answer = match answer {
-                Some(Ok(bytes)) => Ok(bytes),
-                _ => retry(Instant::now() + READ_RETRY, || read(&self.connection, &load.key)),
-            };
-            let _ = load.answer.send(answer.map(Ok));
-        }
-    }
-
     fn apply_together(
         &mut self,
         steps: &[Step],
@@ -342,7 +351,14 @@ impl Worker {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (now, mut writes) = (unix_now(), 0);
         let mut answers = Vec::with_capacity(steps.len());
-        for Step { key, op, .. } in steps {
+        for Step { key, op, ready, .. } in steps {
+            if let Some(ready) = ready
+                && ready.write(&transaction, key)?
+            {
+                writes += 1;
+                answers.push(Ok(ready.applied.clone()));
+                continue;
+            }
             answers.push(apply(&transaction, &self.seal, key, op, now, &mut writes)?);
         }
         let before = self.writes;
@@ -352,6 +368,29 @@ impl Worker {
         }
         transaction.commit()?;
         Ok(answers)
+    }
+}
+
+impl Ready {
+    /// Nothing where more than the record itself would change, or where there is nothing to write: then it is decided in the transaction.
+    fn new(seal: &Seal, key: &StoreKey, seen: &Record, op: &Op) -> Option<Self> {
+        let head = seen.head.0?;
+        let mut step = apply_op(Some(seen.clone()), op, unix_now());
+        let record = step.write.filter(|record| Columns::of(record) == Columns::of(seen))?;
+        if step.create.is_some() {
+            return None;
+        }
+        let bytes = seal.encode(key, &record, 0).ok()?;
+        if let Some(record) = &mut step.applied.record {
+            record.head = Head::of(&bytes);
+        }
+        Some(Self { seen: head, bytes, applied: step.applied })
+    }
+
+    /// Whether it was written: the first bytes hold a checksum of all the others.
+    fn write(&self, transaction: &Connection, key: &StoreKey) -> Result<bool, rusqlite::Error> {
+        let mut update = transaction.prepare_cached(UPDATE_SEEN)?;
+        Ok(update.execute(params![key.as_bytes(), self.bytes, self.seen])? == 1)
     }
 }
 
@@ -412,7 +451,8 @@ const HEALTH_DEADLINE: Duration = Duration::from_millis(800);
 /// Calls that wait for the thread; more wait in their own tasks, up to their deadline.
 const QUEUE: usize = 1024;
 const SWEEP_EVERY: u64 = 256;
-/// A read is held up while another process opens the file for the first time or mends it, and by nothing else.
-const READ_RETRY: Duration = Duration::from_millis(500);
+/// As many bytes as [`HEAD`] says.
+const UPDATE_SEEN: &str = "UPDATE sessions SET record = ?2 WHERE key = ?1 AND substr(record, 1, 20) = ?3";
+const _: () = assert!(HEAD == 20);
 /// Steps in one transaction. It holds up other processes meanwhile.
 const TOGETHER: usize = 64;
