@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 
 use super::config::Config;
-use super::gateway::{Gateway, Inner};
+use super::gateway::{Gateway, Inner, Load};
 use crate::error::ConfigError;
 use crate::pool::Pool;
 use crate::routing::{Rule, Table};
@@ -59,7 +59,8 @@ impl Router {
         Ok(Self { edge: Gateway::new(nobody, config)?, routes: Arc::default() })
     }
 
-    /// Replaces all routes, now. Requests under way stay where they are.
+    /// Replaces all routes, now. Requests under way stay where they are and end there, those of a service that has no
+    /// route any more included; what waits for an endpoint of such a service waits until its deadline.
     pub fn set(&self, routes: impl IntoIterator<Item = Route>) {
         let routes: Vec<_> = routes.into_iter().collect();
         let services: BTreeMap<usize, Arc<Inner>> = routes
@@ -69,6 +70,15 @@ impl Router {
         let table =
             routes.into_iter().map(|route| (route.rule, route.priority, route.gateway.inner)).collect();
         self.routes.now.store(Arc::new(Now { table, services: services.into_values().collect() }));
+        // A service that comes while the router drains must not say that it is ready.
+        if self.edge.inner.closing.load(Ordering::Acquire) {
+            self.routes.close();
+        }
+    }
+
+    /// Requests that no route covers: each was answered 404. The routes' own figures are their gateways'.
+    pub fn load(&self) -> Load {
+        self.edge.load()
     }
 
     /// The rules, in the order in which they are tried, with the gateways that they lead to.

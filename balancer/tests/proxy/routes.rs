@@ -78,3 +78,43 @@ async fn requests_go_by_host_and_path_and_routes_change_live() {
     assert_eq!(timeout(Duration::from_secs(5), task).await.unwrap().unwrap().unwrap().cut, 0);
     assert!(!router.ready() && !to_api.ready());
 }
+
+/// Services come and go, and change places, while requests for one that stays go on: none is lost, none goes astray.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_does_not_notice_what_comes_and_goes() {
+    let (shop, api) = (Backend::named("shop").await, Backend::named("api").await);
+    let (to_shop, to_api) = (service(quick(), &shop), service(quick(), &api));
+    let router = Router::new(quick()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = router.clone();
+    let task = tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
+    let of_shop = || Route::new("Host(`shop.example`)".parse().unwrap(), to_shop.clone());
+    let of_api = || Route::new("PathPrefix(`/`)".parse().unwrap(), to_api.clone());
+    router.set([of_shop()]);
+
+    let asking = tokio::spawn(async move {
+        for n in 0..300 {
+            assert_eq!(ask(addr, "shop.example", "/").await, "200 shop", "request {n}");
+        }
+    });
+    let mut changes = 0;
+    while !asking.is_finished() {
+        match changes % 3 {
+            0 => router.set([of_api(), of_shop()]),
+            1 => router.set([of_shop()]),
+            _ => router.set([of_shop(), of_api().priority(Some(1))]),
+        }
+        changes += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asking.await.unwrap();
+    assert!(changes > 3, "{changes}");
+    assert_eq!(to_shop.load().requests_total, 300);
+
+    // Nobody's requests are counted apart, with none of the services.
+    router.set([of_shop()]);
+    assert!(ask(addr, "nobody.example", "/").await.starts_with("404 no service is here"));
+    assert_eq!((router.load().requests_total, to_shop.load().requests_total), (1, 300));
+    task.abort();
+}
