@@ -1,85 +1,26 @@
-//! One request from its head to the head of its answer: attempts, retries, waits.
+//! One request from its head to the head of its answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use super::access::Entry;
-use super::attempt::{Answer, Failure, Outgoing, attempt};
+use super::attempt::{Answer, Outgoing};
 use super::body::{Replay, ResponseBody, Stream};
 use super::config::{Config, HashBy};
-use super::gateway::{Inner, Ticket, lock};
+use super::gateway::{Ticket, lock};
 use super::headers::{self, Origin, REQUEST_ID};
-use super::room::Place;
+use super::refusal::{Refusal, sentence};
+use super::tries::{Way, answer};
 use super::tunnel::Tunnel;
-use super::upstream::Upstream;
 use super::visit::Visit;
-use crate::config::Probes;
-use crate::endpoint::EndpointId;
 use crate::hash::hash;
-use crate::lease::{Lease, PickRequest, Priority};
-use crate::members::HASTE;
-
-/// A reply of the gateway's own.
-struct Refusal {
-    status: StatusCode,
-    why: String,
-    /// Seconds after which to come again.
-    again: Option<u32>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into(), again: None }
-    }
-}
-
-type Answered = (Answer, Lease, Arc<Upstream>);
-
-/// Where a request has been.
-#[derive(Default)]
-struct Way {
-    /// Endpoints not to go to now.
-    tried: Vec<EndpointId>,
-    /// Attempts of any kind.
-    sent: u32,
-    /// Attempts that reached an endpoint.
-    attempts: u32,
-    /// How often all endpoints had been tried.
-    rounds: u32,
-    /// Its place in the waiting room, and until when.
-    wait: Option<(Place, Instant)>,
-}
-
-impl Way {
-    /// How long to leave the endpoints alone once all have been tried.
-    fn rest(&self, probes: Option<&Probes>) -> Duration {
-        let index = self.attempts.max(self.rounds).saturating_sub(1) as usize;
-        let most = RESTS.get(index).copied().unwrap_or(LONGEST_REST);
-        let rest = jittered(most);
-        match probes {
-            // A failure has probes made at once, 100 ms apart: their verdict comes before the last attempts are spent
-            // on what accepts connections and is dead, and sends the request to the waiting room.
-            Some(rules) if index > 0 => {
-                rest.max(HASTE * rules.unhealthy_after.saturating_add(1)).min(LONGEST_REST)
-            }
-            _ => rest,
-        }
-    }
-}
-
-/// A blip is over at once; a process that starts anew needs longer. The four attempts of the default are spread
-/// over about a second.
-const RESTS: [Duration; 3] =
-    [Duration::from_millis(30), Duration::from_millis(250), Duration::from_millis(500)];
-const LONGEST_REST: Duration = Duration::from_secs(1);
+use crate::lease::Priority;
 
 /// Answers one request of a client.
 pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) -> Response<ResponseBody> {
@@ -224,205 +165,4 @@ fn priority(headers: &HeaderMap, peer: IpAddr, config: &Config) -> Priority {
         Some(b"high") => Priority::High,
         _ => Priority::Normal,
     }
-}
-
-/// Tries until there is an answer, or a reason to give up.
-async fn answer(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<Answered, Refusal> {
-    let config = &inner.config;
-    let mut next = None;
-    loop {
-        let mut lease = match next.take() {
-            Some(lease) => lease,
-            None => pick(inner, outgoing, way).await?,
-        };
-        way.sent += 1;
-        // Who tries an endpoint for all keeps its place, should it fail.
-        if !lease.is_trial() {
-            way.wait = None;
-        }
-        let upstream = inner.upstreams.of(lease.endpoint());
-        let result = attempt(config, &upstream, outgoing).await;
-        let now = inner.now();
-        let failure = match result {
-            Ok(answer) => {
-                lease.responded(answer.status(), now);
-                inner.follow();
-                // As many answers as come, so many more can be asked for.
-                inner.wake(1);
-                if answer.status() == 101 && outgoing.upgrade.is_none() {
-                    lease.finish(crate::Outcome::Reset, now);
-                    let why = "the endpoint switched protocols without being asked";
-                    return Err(Refusal::new(StatusCode::BAD_GATEWAY, why));
-                }
-                if config.retry_statuses.contains(&answer.status()) && outgoing.is_repeatable() {
-                    way.attempts += 1;
-                    way.tried.push(lease.endpoint().id.clone());
-                    next = elsewhere(inner, outgoing, way);
-                    if next.is_some() {
-                        tracing::debug!(target: "balancer", endpoint = %lease.endpoint().id, status = answer.status(), "asked elsewhere");
-                        lease.finish(crate::Outcome::Success, now);
-                        continue;
-                    }
-                }
-                return Ok((answer, lease, upstream));
-            }
-            Err(failure) => failure,
-        };
-        let id = lease.endpoint().id.clone();
-        lease.finish(failure.outcome(), now);
-        inner.follow();
-        tracing::debug!(target: "balancer", endpoint = %id, ?failure, "attempt failed");
-        // An attempt that was called off did no harm that another one could do again.
-        way.attempts += u32::from(matches!(failure, Failure::Reset { .. } | Failure::Timeout));
-        let again = failure.is_unsent() || outgoing.is_idempotent();
-        if matches!(failure, Failure::Client) {
-            return Err(broke_off(outgoing));
-        }
-        let late = Instant::now() >= outgoing.deadline(config);
-        if late || !again || way.attempts >= config.max_attempts || !outgoing.body.can_start() {
-            return Err(give_up(&failure));
-        }
-        if !way.tried.contains(&id) {
-            way.tried.push(id);
-        }
-        if matches!(failure, Failure::Local(_)) {
-            // It harms no endpoint, so that the budget has no say; what we lack may be there in a moment.
-            pause(100).await;
-            continue;
-        }
-        while !inner.may_retry() {
-            pause(100).await;
-            if Instant::now() >= outgoing.deadline(config) {
-                return Err(give_up(&failure));
-            }
-        }
-    }
-}
-
-/// Another endpoint for a request that has an answer in hand, if there is one at once and the budget pays for it.
-fn elsewhere(inner: &Arc<Inner>, outgoing: &Outgoing, way: &Way) -> Option<Lease> {
-    let config = &inner.config;
-    if way.attempts >= config.max_attempts || Instant::now() >= outgoing.deadline(config) {
-        return None;
-    }
-    let mut request = PickRequest::excluding(&way.tried).priority(outgoing.priority);
-    request.key = outgoing.key;
-    let picked = inner.pool.pick(&request, inner.now()).ok();
-    inner.follow();
-    // The budget pays for what is done: a lease that is dropped counts as cancelled.
-    picked.filter(|_| inner.may_retry())
-}
-
-/// An endpoint, after a wait if need be.
-async fn pick(inner: &Arc<Inner>, outgoing: &Outgoing, way: &mut Way) -> Result<Lease, Refusal> {
-    let config = &inner.config;
-    let mut rest: Option<Instant> = None;
-    loop {
-        let deadline = outgoing.deadline(config);
-        // Lying down before the look makes sure that no wake-up is missed.
-        let woken = way.wait.as_ref().map(|(place, _)| place.sleep());
-        let changed = rest.map(|until| (until, inner.changes.notified()));
-        let mut request = PickRequest::excluding(&way.tried)
-            .may_try(outgoing.is_repeatable())
-            .prefer(outgoing.home.as_ref())
-            .priority(outgoing.priority);
-        request.key = outgoing.key;
-        let picked = inner.pool.pick(&request, inner.now());
-        inner.follow();
-        let error = match picked {
-            Ok(lease) => return Ok(lease),
-            Err(error) => error,
-        };
-        if Instant::now() >= deadline {
-            return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, format!("the time is up and {error}")));
-        }
-        if error.is_excluded() {
-            // All have been tried: begin again, not at once; another one that comes is taken.
-            let Some((until, changed)) = changed else {
-                way.rounds = way.rounds.saturating_add(1);
-                let rules = config.probe.as_ref().map(|probe| &probe.rules);
-                rest = Some(Instant::now() + way.rest(rules));
-                continue;
-            };
-            if timeout_at(until.min(deadline), changed).await.is_err() {
-                way.tried.clear();
-                rest = None;
-            }
-            continue;
-        }
-        way.tried.clear();
-        rest = None;
-        let Some(woken) = woken else {
-            let Some(place) = inner.room.enter(outgoing.priority) else {
-                inner.counters.rejected.fetch_add(1, Ordering::Relaxed);
-                let why = format!("{error}, and {} requests are waiting already", config.waiting_limit);
-                return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
-            };
-            way.wait = Some((place, Instant::now() + config.waiting_timeout));
-            continue;
-        };
-        let until = way.wait.as_ref().map_or(deadline, |(_, until)| (*until).min(deadline));
-        let woken = tokio::select! {
-            biased;
-            woken = timeout_at(until, woken) => woken.is_ok(),
-            () = outgoing.body.broken() => return Err(broke_off(outgoing)),
-        };
-        if !woken {
-            let why = format!("{error}, and none came for {:.1} s", outgoing.began.elapsed().as_secs_f64());
-            return Err(Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) });
-        }
-    }
-}
-
-fn broke_off(outgoing: &Outgoing) -> Refusal {
-    if outgoing.body.too_large() {
-        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large");
-    }
-    let why = "the body of the request broke off or stood still for too long";
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, why)
-}
-
-fn give_up(failure: &Failure) -> Refusal {
-    let bad = |why: String| Refusal::new(StatusCode::BAD_GATEWAY, why);
-    match failure {
-        Failure::Local(why) => {
-            let why = format!("the gateway could not make a connection: {why}");
-            Refusal { again: Some(1), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why) }
-        }
-        Failure::Connect(why) => bad(format!("no endpoint could be reached: {why}")),
-        Failure::Reset { why, .. } => bad(format!("the endpoint broke off before it answered: {why}")),
-        Failure::Abandoned { .. } => bad("the endpoint became unreachable before it answered".to_owned()),
-        Failure::Late => {
-            let why = "the time for the request was up before an endpoint answered";
-            Refusal::new(StatusCode::GATEWAY_TIMEOUT, why)
-        }
-        Failure::Timeout | Failure::Client => {
-            Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the endpoint did not answer in time")
-        }
-    }
-}
-
-/// An answer of the gateway's own: one sentence and the request id.
-fn sentence(refusal: &Refusal, id: &HeaderValue, body: bool, ticket: Ticket) -> Response<ResponseBody> {
-    let text = format!("{} (request {})\n", refusal.why, id.to_str().unwrap_or("without id"));
-    let text = if body { Bytes::from(text) } else { Bytes::new() };
-    let mut response = Response::new(ResponseBody::whole(text, ticket));
-    *response.status_mut() = refusal.status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(again) = refusal.again {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(again));
-    }
-    response
-}
-
-/// Half to all of so many milliseconds.
-async fn pause(most: u64) {
-    sleep(jittered(Duration::from_millis(most))).await;
-}
-
-/// Half to all of it.
-fn jittered(most: Duration) -> Duration {
-    most.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }

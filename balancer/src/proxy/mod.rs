@@ -45,12 +45,14 @@ pub mod handover;
 mod headers;
 mod metrics;
 mod probe;
+mod refusal;
 mod room;
 mod router;
 mod serve;
 mod sticky;
 #[cfg(feature = "tls")]
 mod tls;
+mod tries;
 mod trust;
 mod tunnel;
 mod visit;
