@@ -69,6 +69,7 @@ fn found(record: &ServiceRecord) -> Found {
     Found {
         term: record.term.map(Term),
         hold: record.hold_until.map(fence::hold_until),
+        counted: None,
         updating: false,
         replicas: Some(record.replicas.into()),
     }

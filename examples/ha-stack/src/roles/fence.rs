@@ -13,6 +13,8 @@ pub struct Found {
     pub term: Option<Term>,
     /// The hold of a person's scale, whether it has ended or not.
     pub hold: Option<Hold>,
+    /// The drain or rebalance that counts the tasks at the moment.
+    pub counted: Option<swarm_client::Hold>,
     /// Whether an update is under way.
     pub updating: bool,
     /// The number of replicas wanted.
@@ -32,6 +34,10 @@ impl Found {
         if self.hold.as_ref().is_some_and(|hold| hold.is_active(now)) {
             return Err(Refusal::Held);
         }
+        // It causes an update too, and says more.
+        if let Some(hold) = self.counted.as_ref().filter(|hold| hold.is_active(now)) {
+            return Err(Refusal::Counted { by: hold.by.clone(), until: hold.until });
+        }
         if self.updating {
             return Err(Refusal::Updating);
         }
@@ -48,6 +54,13 @@ pub enum Refusal {
     Moved(Option<u64>),
     /// A person has scaled.
     Held,
+    /// A drain or rebalance counts the tasks: a write now would be undone, or undo it.
+    Counted {
+        /// What goes on, such as `drain of h1`.
+        by: String,
+        /// When that ends by itself, since 1970.
+        until: Duration,
+    },
     /// An update is under way.
     Updating,
     /// It has no number of replicas.
@@ -77,6 +90,9 @@ impl fmt::Display for Refusal {
             Self::Moved(Some(now)) => return write!(f, "it has {now} replicas by now"),
             Self::Moved(None) => "its replicas are not known",
             Self::Held => "a person has scaled it meanwhile",
+            Self::Counted { by, until } => {
+                return write!(f, "it is held by {by} until {} s after 1970", until.as_secs());
+            }
             Self::Updating => "an update has begun meanwhile",
             Self::NotReplicated => "it is not a replicated service",
         })

@@ -1,5 +1,7 @@
 //! The scaler's target: the replicas of a Swarm service, written together with the writer's term.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use autoscaler::controller::{ScaleError, ScaleTarget, TargetStatus, Term, Written, now};
 use autoscaler::{Decision, Hold, Instance};
@@ -50,7 +52,7 @@ impl ScaleTarget for SwarmTarget {
             wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             ready: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
             update_in_progress: is_updating(&service),
-            hold: hold(&service),
+            hold: hold(&service, now()),
             last_term: term(&service),
             instances: tasks.iter().filter_map(|task| instance(service.name(), task)).collect(),
             ..TargetStatus::default()
@@ -60,7 +62,8 @@ impl ScaleTarget for SwarmTarget {
     async fn write(&self, replicas: u32, by: Term, because: &Decision) -> Result<Written, ScaleError> {
         let services = self.swarm.services();
         let written = services.try_modify(&self.service, |service, spec| {
-            found(service).allows(by, because.current, now())?;
+            let now = now();
+            found(service, now).allows(by, because.current, now)?;
             spec.labels.insert(labels::TERM.into(), by.to_string());
             if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(Refusal::NotReplicated) }
         });
@@ -77,10 +80,11 @@ impl ScaleTarget for SwarmTarget {
     }
 }
 
-fn found(service: &Service) -> Found {
+fn found(service: &Service, now: Duration) -> Found {
     Found {
         term: term(service),
-        hold: hold(service),
+        hold: scaled_by_hand(service),
+        counted: service.hold(now),
         updating: is_updating(service),
         replicas: service.replicas(),
     }
@@ -104,8 +108,15 @@ fn term(service: &Service) -> Option<Term> {
     service.label(labels::TERM)?.parse().ok().map(Term)
 }
 
+/// Who keeps the scaler off at `now` (since 1970): a person's scale, or a drain or rebalance, whichever ends last.
+pub fn hold(service: &Service, now: Duration) -> Option<Hold> {
+    let counted = service.hold(now).map(|hold| Hold::until(hold.until, hold.by));
+    let holds = scaled_by_hand(service).into_iter().chain(counted);
+    holds.filter(|hold| hold.is_active(now)).max_by_key(|hold| hold.until)
+}
+
 /// The hold that a person's scale has set, whether it has ended or not.
-pub fn hold(service: &Service) -> Option<Hold> {
+fn scaled_by_hand(service: &Service) -> Option<Hold> {
     let until = service.label(labels::HOLD_UNTIL)?.parse().ok()?;
     Some(fence::hold_until(until))
 }
@@ -117,8 +128,6 @@ fn is_updating(service: &Service) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -153,10 +162,34 @@ mod tests {
 
     #[test]
     fn a_service_shows_who_wrote_it_who_holds_it_and_that_it_is_updated() {
-        let found =
-            found(&service(json!({"ha-stack.term": "7", "ha-stack.hold-until": "200"}), Some("updating")));
+        let labels = json!({"ha-stack.term": "7", "ha-stack.hold-until": "200"});
+        let found = found(&service(labels, Some("updating")), Duration::from_secs(100));
         assert_eq!((found.term, found.replicas, found.updating), (Some(Term(7)), Some(2), true));
         assert!(found.hold.is_some_and(|hold| hold.is_active(Duration::from_secs(199))));
-        assert!(!super::found(&service(json!({}), Some("completed"))).updating);
+        assert!(!super::found(&service(json!({}), Some("completed")), Duration::ZERO).updating);
+    }
+
+    #[test]
+    fn a_drain_under_way_is_not_written_into() {
+        let drained = service(json!({"swarm-client.hold": "200 drain of h1"}), Some("updating"));
+        let at = Duration::from_secs;
+        let refused = found(&drained, at(199)).allows(Term(1), 2, at(199)).unwrap_err();
+        assert_eq!(refused, Refusal::Counted { by: "drain of h1".into(), until: at(200) });
+        let told = refused.scale_error("web", 3, Term(1)).to_string();
+        assert!(told.contains("it is held by drain of h1 until 200 s after 1970"), "{told}");
+        let drained = service(json!({"swarm-client.hold": "200 drain of h1"}), None);
+        assert_eq!(found(&drained, at(200)).allows(Term(1), 2, at(200)), Ok(()));
+    }
+
+    #[test]
+    fn the_hold_that_ends_last_is_shown() {
+        let labels = json!({"swarm-client.hold": "200 drain of h1", "ha-stack.hold-until": "150"});
+        let both = service(labels, None);
+        let shown = |now| hold(&both, Duration::from_secs(now));
+        assert_eq!(shown(100), Some(Hold::until(Duration::from_secs(200), "drain of h1")));
+        assert_eq!(shown(200), None);
+        let labels = json!({"swarm-client.hold": "200 drain of h1", "ha-stack.hold-until": "300"});
+        let person = hold(&service(labels, None), Duration::from_secs(100));
+        assert_eq!(person, Some(fence::hold_until(300)));
     }
 }

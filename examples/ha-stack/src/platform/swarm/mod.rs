@@ -136,11 +136,23 @@ fn ready(nodes: &[Node]) -> Vec<(String, IpAddr)> {
 
 /// Why a service is not scaled by hand.
 #[derive(Debug)]
-struct Refusal(&'static str);
+enum Refusal {
+    NotReplicated,
+    NotOurs,
+    /// A drain or rebalance counts its tasks.
+    Held(swarm_client::Hold),
+}
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+        match self {
+            Self::NotReplicated => f.write_str("it is not a replicated service"),
+            Self::NotOurs => f.write_str("it is not a service of this stack"),
+            Self::Held(hold) => {
+                let until = hold.until.as_secs();
+                write!(f, "it is held by {} until {until} s after 1970; wait for its end", hold.by)
+            }
+        }
     }
 }
 
@@ -233,7 +245,7 @@ impl Platform for SwarmPlatform {
                 drained: node.availability() == Availability::Drain,
             }
         });
-        let hold = swarm_target::hold(&service).filter(|hold| hold.is_active(now()));
+        let hold = swarm_target::hold(&service, now());
         Ok(Status {
             platform: self.name().into(),
             service: self.spec.service.clone(),
@@ -251,10 +263,13 @@ impl Platform for SwarmPlatform {
         let services = self.swarm.services();
         let scaled = services.try_modify(&self.spec.service, |service, spec| {
             if service.label(labels::STACK).is_none() {
-                return Err(NOT_OURS);
+                return Err(Refusal::NotOurs);
+            }
+            if let Some(hold) = service.hold(now()) {
+                return Err(Refusal::Held(hold));
             }
             spec.labels.insert(labels::HOLD_UNTIL.into(), until.to_string());
-            if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(NOT_REPLICATED) }
+            if spec.set_replicas(replicas.into()) { Ok(()) } else { Err(Refusal::NotReplicated) }
         });
         scaled.await.map(drop).with_context(|| format!("{} can't be scaled to {replicas}", self.spec.service))
     }
@@ -310,8 +325,6 @@ impl Platform for SwarmPlatform {
     }
 }
 
-const NOT_REPLICATED: Refusal = Refusal("it is not a replicated service");
-const NOT_OURS: Refusal = Refusal("it is not a service of this stack");
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(60);
 /// The site's own probes tell whether it serves; this only has to outlast a container that ends at once.
 const STABLE_FOR: Duration = Duration::from_secs(1);
