@@ -104,16 +104,19 @@ impl Services {
 
     /// Like [`modify`](Self::modify), but the closure sees the whole service as it was read and may refuse. What it accepts
     /// is written only if nobody wrote since that read, so a check in it holds for the write: a leader's term kept in a label
-    /// can be compared here.
+    /// can be compared here. Who writes replicas asks [`Service::hold`](crate::Service::hold) too.
     ///
     /// ```no_run
-    /// # async fn run(swarm: swarm_client::Client, term: u64) -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn run(swarm: swarm_client::Client, term: u64, now: std::time::Duration) -> Result<(), Box<dyn std::error::Error>> {
     /// swarm
     ///     .services()
     ///     .try_modify("web", |service, spec| {
     ///         let held = service.label("term").and_then(|text| text.parse().ok()).unwrap_or(0);
     ///         if held > term {
     ///             return Err(format!("term {held} has begun, and mine is {term}"));
+    ///         }
+    ///         if let Some(hold) = service.hold(now) {
+    ///             return Err(format!("{} counts the tasks", hold.by));
     ///         }
     ///         spec.labels.insert("term".into(), term.to_string());
     ///         if spec.set_replicas(4) { Ok(()) } else { Err("not replicated".into()) }

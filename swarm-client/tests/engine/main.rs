@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod connect;
+mod examples;
 mod failover;
+mod moves;
 #[cfg(feature = "engines")]
 mod pool;
 mod rollout;
@@ -14,6 +16,7 @@ mod swarm;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
+mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
