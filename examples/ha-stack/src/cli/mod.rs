@@ -279,6 +279,25 @@ pub async fn platform(
     })
 }
 
+/// The platform of a stack that runs already. Where no flag names the service that users see, it is found in the Swarm.
+///
+/// # Errors
+/// When what the platform needs can't be reached; when the Swarm has no such service, or several.
+pub async fn running(
+    args: &PlatformArgs,
+    service: Option<String>,
+    backends: &Backends,
+) -> Result<Arc<dyn Platform>> {
+    let default = StackSpec::default();
+    match (args.platform, service) {
+        (PlatformName::Swarm, None) => Ok(Arc::new(SwarmPlatform::find(backends.clone()).await?)),
+        (_, service) => {
+            let service = service.unwrap_or_else(|| default.service.clone());
+            platform(args, 0, &StackSpec { service, ..default }, backends).await
+        }
+    }
+}
+
 /// Runs `work` until it is done or a signal comes, and stops the platform in either case.
 ///
 /// # Errors

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::PlatformArgs;
 use crate::control;
-use crate::platform::{StackSpec, Status};
+use crate::platform::Status;
 use crate::settings::{Backends, PlatformName};
 
 /// Flags of `status`.
@@ -16,6 +16,9 @@ use crate::settings::{Backends, PlatformName};
 pub struct StatusArgs {
     #[command(flatten)]
     platform: PlatformArgs,
+    /// The service that users see [default: the one in the Swarm; web on plain engines]
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -28,9 +31,18 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs, backends: Backends) -> Result<ExitCode> {
     let status = match args.platform.platform {
         PlatformName::Local => {
-            control::Client::new(args.platform.control, args.platform.token.as_ref())?.status().await?
+            let client = control::Client::new(args.platform.control, args.platform.token.as_ref())?;
+            let status = client.status().await?;
+            let other = args.service.filter(|service| *service != status.service);
+            ensure!(
+                other.is_none(),
+                "there is no service {}; the stack runs {}",
+                other.unwrap_or_default(),
+                status.service
+            );
+            status
         }
-        _ => super::platform(&args.platform, 0, &StackSpec::default(), &backends).await?.status().await?,
+        _ => super::running(&args.platform, args.service, &backends).await?.status().await?,
     };
     if args.json {
         println!("{}", serde_json::to_string(&status)?);

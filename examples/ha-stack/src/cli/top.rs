@@ -25,6 +25,9 @@ mod draw;
 pub struct TopArgs {
     #[command(flatten)]
     platform: PlatformArgs,
+    /// The service that users see [default: the one in the Swarm; web on plain engines]
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     /// Look through a gateway instead: its --admin address, http://HOST:8081
     #[arg(long, value_name = "URL")]
     gateway: Option<String>,
@@ -66,7 +69,7 @@ impl Looker {
                 let token = args.platform.token.as_ref();
                 return Ok(Self::Control(control::Client::new(args.platform.control, token)?));
             }
-            _ => super::platform(&args.platform, 0, &StackSpec::default(), &backends).await?,
+            _ => super::running(&args.platform, args.service, &backends).await?,
         };
         let target = StackSpec::default().target_in_flight;
         let sampler = Sampler::new(PlatformSource::new(platform, target), LOOK);

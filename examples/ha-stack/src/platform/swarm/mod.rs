@@ -26,6 +26,7 @@ use crate::roles::coordination::{Coordination, Discovery};
 use crate::roles::{labels, scaler_policy, swarm_target};
 use crate::settings::Backends;
 
+mod find;
 #[cfg(target_os = "linux")]
 mod for_faults;
 pub(crate) mod health;
@@ -95,6 +96,16 @@ impl SwarmPlatform {
             run: format!("{:016x}", rand::random::<u64>()),
             creating: AtomicBool::new(false),
         })
+    }
+
+    /// The stack that runs there, whatever the service that users see is called; starts nothing.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; when no stack runs there, or several.
+    pub async fn find(backends: Backends) -> Result<Self> {
+        let mut found = Self::connect(StackSpec::default(), backends).await?;
+        found.spec.service = find::site(&found.swarm.services().list().await?)?;
+        Ok(found)
     }
 
     /// The view of the front gateway; of another one where that is gone.
