@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AgentService, Client, Node, Query, Response, Result, Status, escape,
     request::{Raw, Request},
-    types::null_is_default,
+    types::{Described, describe, null_is_default},
 };
 
 /// See [`Client::catalog`].
@@ -261,52 +261,17 @@ pub struct ExternalService {
     service: String,
     #[serde(rename = "ID")]
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    meta: BTreeMap<String, String>,
+    #[serde(flatten)]
+    described: Described,
 }
 
 impl ExternalService {
     /// An instance `id` of the service `name`.
     pub fn new(name: impl Into<String>, id: impl Into<String>) -> Self {
-        Self {
-            service: name.into(),
-            id: id.into(),
-            address: None,
-            port: None,
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
-        }
+        Self { service: name.into(), id: id.into(), described: Described::default() }
     }
 
-    /// Where it listens, when that is not the node's address.
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
-        self
-    }
-
-    /// The port.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
-    }
-
-    /// Adds a tag.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
-        self
-    }
-
-    /// Adds a note.
-    pub fn meta(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.meta.insert(key.into(), value.into());
-        self
-    }
+    describe!();
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

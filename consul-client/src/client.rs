@@ -14,7 +14,7 @@ use crate::{
     request::{Raw, Request},
     scope::Scope,
     token::header,
-    transport::Transport,
+    transport::{Transport, broke},
 };
 
 /// A handle to one or more Consul agents. Clones are cheap and share connections.
@@ -245,6 +245,33 @@ impl Client {
         limit: Duration,
     ) -> Result<(reqwest::Response, OwnedSemaphorePermit)> {
         self.transport.stream(&self.scope.apply(request), body, limit).await
+    }
+
+    /// A long answer as it comes, and what its head said.
+    pub(crate) async fn chunks(
+        &self,
+        request: Request,
+        limit: Duration,
+    ) -> Result<(Meta, impl futures_core::Stream<Item = Result<Bytes>> + Send + use<>)> {
+        let (response, slot) = self.stream(request.clone(), None, limit).await?;
+        let meta = Meta::from_headers(response.headers());
+        let chunks = futures_util::stream::unfold(Some((response, slot)), move |state| {
+            let request = request.clone();
+            async move {
+                let (mut response, slot) = state?;
+                match response.chunk().await {
+                    Ok(Some(chunk)) => Some((Ok(chunk), Some((response, slot)))),
+                    Ok(None) => None,
+                    Err(error) => Some((Err(broke(error, &request)), None)),
+                }
+            }
+        });
+        Ok((meta, chunks))
+    }
+
+    /// The data centre that this handle's calls are about, if it was named.
+    pub(crate) fn datacenter(&self) -> Option<&str> {
+        self.scope.datacenter.as_deref()
     }
 
     /// The freshness that this handle asks for.

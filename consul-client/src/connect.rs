@@ -120,6 +120,23 @@ impl Connect {
         self.client.read(Request::get("/v1/connect/ca/roots")).await
     }
 
+    /// How the mesh's certificate authority is set.
+    ///
+    /// # Errors
+    /// As any read.
+    pub async fn ca_config(&self) -> Result<CaConfig> {
+        Ok(self.client.read(Request::get("/v1/connect/ca/configuration")).await?.value)
+    }
+
+    /// Sets the certificate authority; another provider or key makes a new root, which the mesh changes over to.
+    ///
+    /// # Errors
+    /// As any write.
+    pub async fn set_ca_config(&self, config: &CaConfig) -> Result<()> {
+        let request = Request::put("/v1/connect/ca/configuration").repeatable().json(config)?;
+        self.client.call(&request).await.map(drop)
+    }
+
     /// A certificate for a service with its key, from this agent, which renews it in time.
     ///
     /// # Errors
@@ -282,6 +299,31 @@ pub struct CaRoots {
     /// All that are trusted.
     #[serde(default, deserialize_with = "null_is_default")]
     pub roots: Vec<CaRoot>,
+}
+
+/// How the mesh's certificate authority is set. Fields that this crate does not know are kept when it is written back.
+/// `Debug` leaves the settings out: a private key may be among them.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct CaConfig {
+    /// `consul`, `vault` or `aws-pca`.
+    pub provider: String,
+    /// The provider's settings, under Consul's own names.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub config: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing)]
+    create_index: u64,
+    #[serde(default, skip_serializing)]
+    modify_index: u64,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+impl std::fmt::Debug for CaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CaConfig").field("provider", &self.provider).finish_non_exhaustive()
+    }
 }
 
 /// A trusted certificate.

@@ -63,7 +63,8 @@ impl Health {
 }
 
 impl Query<ServiceEntry> {
-    /// Only instances all of whose checks pass.
+    /// Only instances all of whose checks pass, those of their node among them: an agent that dies takes every instance of its node
+    /// out, dead or alive. Whoever can ask the instances does without this, and looks at [`ServiceEntry::standing`].
     pub fn passing(self) -> Self {
         self.with(|request| request.flag("passing"))
     }
@@ -93,6 +94,32 @@ impl ServiceEntry {
     pub fn address(&self) -> &str {
         if self.service.address.is_empty() { &self.node.address } else { &self.service.address }
     }
+
+    /// What its checks say together, with the agent's death told apart from the instance's.
+    pub fn standing(&self) -> Standing {
+        let mut lost = false;
+        for check in self.checks.iter().filter(|check| check.status != Status::Passing) {
+            if !check.is_of_agent() {
+                return Standing::Failing;
+            }
+            lost = true;
+        }
+        if lost { Standing::AgentLost } else { Standing::Passing }
+    }
+}
+
+/// What the checks of an instance say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Standing {
+    /// All pass, as [`passing`](Query::passing) has it.
+    Passing,
+    /// All passed when they were last heard of, and then the agent of its node fell silent. Its host is gone, or only the agent is
+    /// and the instance serves on: Consul cannot tell, so ask the instance. A client's agent stays listed like this for days;
+    /// a server's is taken out of the catalog within seconds of the next election, and its instances with it.
+    AgentLost,
+    /// A check of its own or of its node does not pass.
+    Failing,
 }
 
 #[cfg(test)]
@@ -109,6 +136,27 @@ mod tests {
         assert_eq!(target, "/v1/health/service/we%20b?passing&tag=a&tag=b&filter=x%20%3D%3D%20y&near=_agent");
         assert!(client.health().service("../x").target().is_err());
         assert!(client.health().state(Status::Maintenance).target().is_err());
+    }
+
+    #[test]
+    fn an_agents_death_is_told_from_its_instances() {
+        let standing = |agent: &str, node: &str, own: &str| {
+            let check = |id: &str, status: &str, service: &str| serde_json::json!({"CheckID": id, "Status": status, "ServiceID": service});
+            let checks = [
+                check("serfHealth", agent, ""),
+                check("_node_maintenance", node, ""),
+                // A service may call its own check as it likes.
+                check("serfHealth", own, "web-1"),
+            ];
+            let entry = serde_json::json!({"Node": {"Node": "n1", "Address": "127.0.0.1"},
+                "Service": {"ID": "web-1", "Service": "web"}, "Checks": checks});
+            serde_json::from_value::<ServiceEntry>(entry).unwrap().standing()
+        };
+        assert_eq!(standing("passing", "passing", "passing"), Standing::Passing);
+        assert_eq!(standing("critical", "passing", "passing"), Standing::AgentLost);
+        assert_eq!(standing("critical", "passing", "critical"), Standing::Failing);
+        assert_eq!(standing("critical", "critical", "passing"), Standing::Failing);
+        assert_eq!(standing("passing", "passing", "warning"), Standing::Failing);
     }
 
     #[test]

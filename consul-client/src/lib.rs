@@ -39,7 +39,7 @@
 //! have jitter and end with the call's deadline, connections are capped below the server's limit per address.
 //!
 //! Events go to `tracing`, with the fields `endpoint`, `key`, `prefix` or `id`, and `error`, `why`, `fence`, `delay_ms` or `seconds`:
-//! at warn `consul watch failed`, `consul lock lost`, `consul semaphore: slot lost`, `consul ephemeral key lost`, `consul election: cannot
+//! at warn `consul watch failed`, `consul lock lost`, `consul semaphore's slot lost`, `consul ephemeral key lost`, `consul election: cannot
 //! stand`, `consul registration failed`, `consul token cannot be fetched anew`; at info `consul watch recovered`, `consul lock acquired`,
 //! `consul registration recovered`, `consul registration: the agent forgot it, registering again`; at debug `consul call is repeated` and each
 //! single attempt that failed. Values, tokens and session ids are in none.
@@ -90,8 +90,8 @@ mod watch;
 
 pub use acl::{Acl, AuthMethod, BindingRule, Link, NewToken, Policy, Replication, Role, Token};
 pub use agent::{
-    Agent, AgentInfo, AgentToken, Check, Gauge, LocalHealth, Member, MemberStatus, Metrics, Registration,
-    RegistrationState, Sample, ServiceRegistration,
+    Agent, AgentInfo, AgentToken, Check, Gauge, LocalHealth, LogStream, Member, MemberStatus, Metrics,
+    Registration, RegistrationState, Sample, ServiceRegistration,
 };
 pub use builder::ClientBuilder;
 pub use catalog::{
@@ -101,12 +101,13 @@ pub use catalog::{
 pub use client::{Client, RawResponse};
 pub use config_entries::{ConfigEntries, ConfigEntry};
 pub use connect::{
-    Action, Authorized, CaRoot, CaRoots, ChainTarget, Connect, DiscoveryChain, Intention, Leaf, Side,
+    Action, Authorized, CaConfig, CaRoot, CaRoots, ChainTarget, Connect, DiscoveryChain, Intention, Leaf,
+    Side,
 };
 pub use coordinates::{Coordinate, Coordinates, DatacenterCoordinates, NodeCoordinate};
 pub use error::{Answer, Error, Result};
 pub use events::{Event, Events, Fire};
-pub use health::{Health, ServiceEntry};
+pub use health::{Health, ServiceEntry, Standing};
 pub use kv::{Kv, KvPair};
 pub use lock::{
     Fence, Lock, LockBuilder, Lost,

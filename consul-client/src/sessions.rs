@@ -96,6 +96,7 @@ pub struct SessionOptions {
     lock_delay: Option<Duration>,
     behavior: Option<Behavior>,
     checks: Option<Vec<String>>,
+    node: Option<String>,
 }
 
 impl SessionOptions {
@@ -126,6 +127,13 @@ impl SessionOptions {
     /// The node checks that end it when they fail; Consul's default is `serfHealth`, an empty list means the TTL alone.
     pub fn checks<I: IntoIterator<Item = S>, S: Into<String>>(mut self, checks: I) -> Self {
         self.checks = Some(checks.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The node that it lives with, instead of the agent's own. In another data centre than the agent's one of that must be named,
+    /// with an empty list of [`checks`](Self::checks) or that node's own.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
         self
     }
 }
@@ -225,6 +233,8 @@ struct Wire<'a> {
     behavior: Option<Behavior>,
     #[serde(skip_serializing_if = "Option::is_none")]
     checks: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
 }
 
 impl<'a> From<&'a SessionOptions> for Wire<'a> {
@@ -235,6 +245,7 @@ impl<'a> From<&'a SessionOptions> for Wire<'a> {
             lock_delay: options.lock_delay.map(millis),
             behavior: options.behavior,
             checks: options.checks.as_deref(),
+            node: options.node.as_deref(),
         }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body_util::StreamBody;
 
-use crate::{Client, Meta, Result, request::Request, transport::broke};
+use crate::{Client, Meta, Result, request::Request};
 
 /// See [`Client::snapshot`].
 #[derive(Debug, Clone)]
@@ -42,20 +42,7 @@ impl Snapshots {
     /// As any read until it begins; after that the stream says when the connection breaks, and an archive that ends with an error is
     /// not one.
     pub async fn save(&self) -> Result<SnapshotStream> {
-        let request = Request::get("/v1/snapshot");
-        let (response, slot) = self.client.stream(request.clone(), None, HEAD_LIMIT).await?;
-        let meta = Meta::from_headers(response.headers());
-        let chunks = futures_util::stream::unfold(Some((response, slot)), move |state| {
-            let request = request.clone();
-            async move {
-                let (mut response, slot) = state?;
-                match response.chunk().await {
-                    Ok(Some(chunk)) => Some((Ok(chunk), Some((response, slot)))),
-                    Ok(None) => None,
-                    Err(error) => Some((Err(broke(error, &request)), None)),
-                }
-            }
-        });
+        let (meta, chunks) = self.client.chunks(Request::get("/v1/snapshot"), HEAD_LIMIT).await?;
         Ok(SnapshotStream { meta, chunks: Box::pin(chunks) })
     }
 

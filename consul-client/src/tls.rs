@@ -105,15 +105,16 @@ impl Tls {
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
         if self.unverified {
-            return Ok(Arc::new(AnyCertificate(provider)));
+            return Ok(Arc::new(Checked { provider, rule: Rule::Any }));
         }
         let inner: Arc<dyn ServerCertVerifier> = if self.ca_files.is_empty() && self.ca_dir.is_none() {
-            let system = rustls_platform_verifier::Verifier::new(provider);
+            let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
             Arc::new(system.map_err(|error| {
                 Error::setting("tls", "", format!("the system's certificates cannot be used: {error}"))
             })?)
         } else {
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider);
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider));
             verifier.build().map_err(|error| {
                 Error::setting("certificate authority", "", format!("cannot be used: {error}"))
             })?
@@ -123,7 +124,7 @@ impl Tls {
         };
         let server = ServerName::try_from(name.clone())
             .map_err(|_| Error::setting("server name", name, "must be a DNS name or an IP address"))?;
-        Ok(Arc::new(Named { inner, server }))
+        Ok(Arc::new(Checked { provider, rule: Rule::Named { inner, server } }))
     }
 
     fn roots(&self) -> Result<RootCertStore> {
@@ -170,14 +171,22 @@ fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>>
     Ok(found)
 }
 
-/// Checks the certificate for another name than the address that was dialled.
+/// Checks certificates by a rule of the user's. Whoever answers must hold the key of the certificate that it shows in any case.
 #[derive(Debug)]
-struct Named {
-    inner: Arc<dyn ServerCertVerifier>,
-    server: ServerName<'static>,
+struct Checked {
+    provider: Arc<CryptoProvider>,
+    rule: Rule,
 }
 
-impl ServerCertVerifier for Named {
+#[derive(Debug)]
+enum Rule {
+    /// As `inner` does, but for this name instead of the address that was dialled.
+    Named { inner: Arc<dyn ServerCertVerifier>, server: ServerName<'static> },
+    /// `CONSUL_HTTP_SSL_VERIFY=false`: it may be any.
+    Any,
+}
+
+impl ServerCertVerifier for Checked {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -186,7 +195,12 @@ impl ServerCertVerifier for Named {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.inner.verify_server_cert(end_entity, intermediates, &self.server, ocsp_response, now)
+        match &self.rule {
+            Rule::Named { inner, server } => {
+                inner.verify_server_cert(end_entity, intermediates, server, ocsp_response, now)
+            }
+            Rule::Any => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -195,46 +209,7 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// `CONSUL_HTTP_SSL_VERIFY=false`: whoever answers must hold the key of the certificate that it shows, but it may be any.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
     }
 
@@ -244,12 +219,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -99,6 +99,19 @@ pub struct HealthCheck {
     pub notes: String,
 }
 
+impl HealthCheck {
+    /// Whether it is about the node and not about a service on it.
+    pub fn is_of_node(&self) -> bool {
+        self.service_id.is_empty()
+    }
+
+    /// Whether it is Consul's own check of a node: passing for as long as other agents reach that node's agent by gossip. It says
+    /// nothing of the services there.
+    pub fn is_of_agent(&self) -> bool {
+        self.is_of_node() && self.check_id == SERF_HEALTH
+    }
+}
+
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -116,6 +129,53 @@ pub enum Status {
     #[serde(other)]
     Unknown,
 }
+
+/// What Consul calls its own check of a node's agent.
+const SERF_HEALTH: &str = "serfHealth";
+
+/// What a registration at an agent and one in the catalog say of an instance alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Described {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) meta: BTreeMap<String, String>,
+}
+
+/// The setters of what is [`Described`], for a type with such a field.
+macro_rules! describe {
+    () => {
+        /// Where the instance listens, when that is not its node's address.
+        pub fn address(mut self, address: impl Into<String>) -> Self {
+            self.described.address = Some(address.into());
+            self
+        }
+
+        /// The port.
+        pub fn port(mut self, port: u16) -> Self {
+            self.described.port = Some(port);
+            self
+        }
+
+        /// Adds a tag.
+        pub fn tag(mut self, tag: impl Into<String>) -> Self {
+            self.described.tags.push(tag.into());
+            self
+        }
+
+        /// Adds a note: at most 64 of them, keys up to 128 and values up to 512 characters.
+        pub fn meta(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            self.described.meta.insert(key.into(), value.into());
+            self
+        }
+    };
+}
+pub(crate) use describe;
 
 /// Go writes an empty list or map as `null`.
 pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -155,6 +155,14 @@ impl Acl {
         self.send(Request::get(path("role", id)?)).await
     }
 
+    /// The role with this name.
+    ///
+    /// # Errors
+    /// As any read.
+    pub async fn role_by_name(&self, name: &str) -> Result<Role> {
+        self.send(Request::get(path("role/name", name)?)).await
+    }
+
     /// Creates a role. Not repeated after a lost answer: its name is taken then.
     ///
     /// # Errors

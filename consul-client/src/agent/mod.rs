@@ -3,6 +3,7 @@
 mod check;
 mod guard;
 mod health;
+mod monitor;
 mod node;
 mod registration;
 
@@ -14,6 +15,7 @@ pub use self::{
     check::Check,
     guard::{Registration, RegistrationState},
     health::LocalHealth,
+    monitor::LogStream,
     node::{AgentInfo, AgentToken, Gauge, Member, MemberStatus, Metrics, Sample},
     registration::ServiceRegistration,
 };

@@ -91,6 +91,15 @@ impl Agent {
         self.client.call(&Request::put(path).repeatable()).await.map(drop)
     }
 
+    /// As [`force_leave`](Self::force_leave), and forgets it altogether: else it stays in the list of members for days.
+    ///
+    /// # Errors
+    /// As any write.
+    pub async fn prune(&self, node: &str) -> Result<()> {
+        let path = format!("/v1/agent/force-leave/{}", escape::path("node", node)?);
+        self.client.call(&Request::put(path).flag("prune").repeatable()).await.map(drop)
+    }
+
     /// Reads its configuration files again.
     ///
     /// # Errors

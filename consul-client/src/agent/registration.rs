@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{Check, types::Weights};
+use crate::{
+    Check,
+    types::{Described, Weights, describe},
+};
 
 /// A service instance for [`Agent::register`](crate::Agent::register).
 ///
@@ -16,14 +19,8 @@ pub struct ServiceRegistration {
     name: String,
     #[serde(rename = "ID")]
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    meta: BTreeMap<String, String>,
+    #[serde(flatten)]
+    described: Described,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checks: Vec<Check>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -40,10 +37,7 @@ impl ServiceRegistration {
         Self {
             name: name.into(),
             id: id.into(),
-            address: None,
-            port: None,
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
+            described: Described::default(),
             checks: Vec::new(),
             enable_tag_override: false,
             weights: None,
@@ -51,29 +45,7 @@ impl ServiceRegistration {
         }
     }
 
-    /// Where the instance listens, when that is not the agent's address.
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
-        self
-    }
-
-    /// The port.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
-    }
-
-    /// Adds a tag.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
-        self
-    }
-
-    /// Adds a note: at most 64 of them, keys up to 128 and values up to 512 characters.
-    pub fn meta(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.meta.insert(key.into(), value.into());
-        self
-    }
+    describe!();
 
     /// Adds a check. The instance passes while all its checks and its node's do.
     pub fn check(mut self, check: Check) -> Self {

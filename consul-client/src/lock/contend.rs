@@ -6,7 +6,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Fence, LOCK_FLAGS, Lock, LockBuilder, keeper::Candidate};
+use super::{Fence, LOCK_FLAGS, Lock, LockBuilder, keeper::Candidate, session::at_home};
 use crate::{
     Error, KvPair, Result,
     backoff::{Backoff, Bucket},
@@ -18,6 +18,7 @@ use crate::{
 /// `None` only when not waiting.
 pub(super) async fn run(wanted: &LockBuilder, wait: bool) -> Result<Option<Lock>> {
     wanted.check()?;
+    at_home(&wanted.client, false).await?;
     let began = Instant::now();
     let mut bucket = Bucket::new(Duration::from_millis(100), 2);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));

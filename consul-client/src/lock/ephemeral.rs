@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::session::KeptSession;
+use super::session::{KeptSession, at_home};
 use crate::{
     Behavior, Client, Error, Result, SessionOptions, backoff::Backoff, kv, request::Request, sessions,
 };
@@ -44,6 +44,7 @@ impl EphemeralBuilder {
     /// around it.
     pub async fn hold(self) -> Result<Ephemeral> {
         self.client.lock(self.key.clone()).ttl(self.ttl).check()?;
+        at_home(&self.client, false).await?;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         let held = loop {
             match Held::create(&self, &self.value).await {

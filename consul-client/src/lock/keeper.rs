@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     LOCK_FLAGS, Lost,
-    session::{KeptSession, Shared, Task},
+    session::{self, KeptSession, Shared, Task},
 };
 use crate::{
     Client, Consistency, Result, SessionOptions,
@@ -71,20 +71,10 @@ impl Candidate {
 
     /// Starts to watch the key.
     pub(super) fn monitor(&self) -> Result<Task> {
+        let (client, session) = (self.client.clone(), self.session().to_owned());
         let request = kv::get_request(&self.key)?;
-        let (client, session, shared) =
-            (self.client.clone(), self.session().to_owned(), Arc::clone(self.shared()));
-        let key = self.key.clone();
-        Ok(Task(tokio::spawn(async move {
-            let why = tokio::select! {
-                () = watch_key(&client, &request, &session) => Lost::Taken,
-                why = shared.lost() => why,
-            };
-            shared.lose(why);
-            if why != Lost::Released {
-                tracing::warn!(key, %why, "consul lock lost");
-            }
-        })))
+        let taken = async move { watch_key(&client, &request, &session).await };
+        Ok(session::monitor(self.shared(), "lock", self.key.clone(), taken))
     }
 
     /// Releases, then destroys the session: destroying alone would leave the lock delay behind.

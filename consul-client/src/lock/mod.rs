@@ -64,7 +64,8 @@ impl LockBuilder {
     /// Waits until the lock is held, through elections and outages. Put your own limit around it: dropping the future gives up cleanly.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the key exists and is not a lock's; [`Error::Denied`]; [`Error::Invalid`] for a wrong key or duration.
+    /// [`Error::Conflict`] when the key exists and is not a lock's; [`Error::Denied`]; [`Error::Invalid`] for a wrong key or duration,
+    /// or for a client of [another data centre](Client::with_datacenter) than its agent's, where its session would have no node.
     /// What passes by itself is waited out.
     pub async fn acquire(self) -> Result<Lock> {
         loop {

@@ -20,7 +20,15 @@ impl KeptSession {
     pub(crate) async fn create(client: &Client, options: SessionOptions, ttl: Duration) -> Result<Self> {
         let began = Instant::now();
         // Not longer: the lease counts from here, and an old one is worthless.
-        let id = client.sessions().create_within(&options.ttl(ttl), Some(ttl / 2)).await?;
+        let id = match client.sessions().create_within(&options.ttl(ttl), Some(ttl / 2)).await {
+            Ok(id) => id,
+            // An agent that has just started is not registered yet; one of another data centre never will be.
+            Err(Error::NotReady(answer)) => {
+                at_home(client, true).await?;
+                return Err(Error::NotReady(answer));
+            }
+            Err(error) => return Err(error),
+        };
         let shared = Arc::new(Shared { began, lease: watch::Sender::new(Lease::new(ttl, Duration::ZERO)) });
         let keeper = tokio::spawn(keep(client.clone(), id.clone(), ttl, Arc::clone(&shared)));
         Ok(Self { id, ttl, shared, keeper: Some(Task(keeper)) })
@@ -42,6 +50,26 @@ impl KeptSession {
     pub(crate) fn stop(&mut self) {
         self.keeper = None;
     }
+}
+
+/// Refuses what would be waited for in vain: a session hangs on the node of the agent that is asked, and that one is registered in
+/// its own data centre alone. An agent that may not be asked for its own gets the benefit of the doubt, unless it was `refused`
+/// already for want of its node.
+///
+/// # Errors
+/// [`Error::Invalid`] when the client's calls are about another data centre than its agent's.
+pub(super) async fn at_home(client: &Client, refused: bool) -> Result<()> {
+    let Some(wanted) = client.datacenter() else { return Ok(()) };
+    let own = match client.agent().self_info().await {
+        Ok(info) if info.datacenter == wanted => return Ok(()),
+        Ok(info) => format!("which is {:?}", info.datacenter),
+        Err(error) if refused && error.is_denied() => "which this token may not ask for".to_owned(),
+        Err(_) => return Ok(()),
+    };
+    let rule = format!(
+        "a lock belongs to the data centre of its agent, {own}: use a client whose address is an agent of {wanted:?}"
+    );
+    Err(Error::invalid("data centre", wanted, rule))
 }
 
 /// A lease that the keeper, the monitor and the lock share.
@@ -79,6 +107,26 @@ impl Shared {
             let _ = tokio::time::timeout_at(self.began + lease.deadline(), changes.changed()).await;
         }
     }
+}
+
+/// Watches over what is held at `key` until it is lost: `taken` completes when it is another's by the word of a quorum.
+pub(super) fn monitor(
+    shared: &Arc<Shared>,
+    what: &'static str,
+    key: String,
+    taken: impl Future<Output = ()> + Send + 'static,
+) -> Task {
+    let shared = Arc::clone(shared);
+    Task(tokio::spawn(async move {
+        let why = tokio::select! {
+            () = taken => Lost::Taken,
+            why = shared.lost() => why,
+        };
+        shared.lose(why);
+        if why != Lost::Released {
+            tracing::warn!(key, %why, "consul {what} lost");
+        }
+    }))
 }
 
 /// A task that ends with its owner.

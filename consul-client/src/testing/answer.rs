@@ -101,10 +101,10 @@ impl World {
         if asked.has("stale") && asked.has("consistent") {
             return Said::text(400, "Cannot specify ?stale with ?consistent, conflicting semantics.");
         }
-        if asked.one("dc").is_some_and(|dc| dc != "dc1") {
+        let local = rest.starts_with("agent/") || rest.starts_with("status/") || rest.starts_with("event/");
+        if !local && asked.one("dc").is_some_and(|dc| dc != "dc1") {
             return Said::text(500, "No path to datacenter");
         }
-        let local = rest.starts_with("agent/") || rest.starts_with("status/") || rest.starts_with("event/");
         if !self.leader && !local && !asked.has("stale") {
             return Said::text(500, "No cluster leader");
         }
@@ -430,12 +430,17 @@ impl World {
     fn health(&self, name: &str, asked: &Asked) -> Said {
         let tags = asked.query.get("tag").cloned().unwrap_or_default();
         let passing = asked.has("passing") && asked.one("passing") != Some("false");
-        let serf = json!({"Node": NODE, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing",
-            "Output": "Agent alive and reachable", "ServiceID": "", "ServiceName": ""});
+        let (status, output) = if self.agent {
+            ("passing", "Agent alive and reachable")
+        } else {
+            ("critical", "Agent not live or unreachable")
+        };
+        let serf = json!({"Node": NODE, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": status,
+            "Output": output, "ServiceID": "", "ServiceName": ""});
         let entry = |(id, one): (&String, &Instance)| {
             let has =
                 |tag: &String| one.body["Tags"].as_array().is_some_and(|all| all.iter().any(|t| t == tag));
-            let well = one.checks.values().all(|check| check.status == "passing");
+            let well = self.agent && one.checks.values().all(|check| check.status == "passing");
             if one.name != name || !tags.iter().all(has) || (passing && !well) {
                 return None;
             }

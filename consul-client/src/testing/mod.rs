@@ -134,6 +134,19 @@ impl FakeConsul {
         self.shared.wake();
     }
 
+    /// Whether the other agents reach the one that the services are registered at. Without, its instances stay in the catalog as they
+    /// last were, with Consul's own check of the node failing; the agent itself goes on answering here.
+    pub fn set_agent(&self, reached: bool) {
+        let mut world = self.shared.world();
+        world.agent = reached;
+        let names: Vec<_> = world.services.values().map(|one| one.name.clone()).collect();
+        for name in names {
+            world.touch_service(&name);
+        }
+        drop(world);
+        self.shared.wake();
+    }
+
     /// Forgets every service, as an agent that restarts without its data.
     pub fn forget_services(&self) {
         let mut world = self.shared.world();

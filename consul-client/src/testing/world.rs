@@ -74,6 +74,8 @@ pub(super) struct World {
     pub(super) extinction: Option<u64>,
     pub(super) events: Vec<Value>,
     pub(super) leader: bool,
+    /// Whether the others reach the services' agent by gossip.
+    pub(super) agent: bool,
     serial: u64,
 }
 
@@ -93,6 +95,7 @@ impl Default for World {
             extinction: None,
             events: Vec::new(),
             leader: true,
+            agent: true,
             serial: 0,
         }
     }

@@ -65,7 +65,7 @@ impl Consul {
     fn prepare(name: &str, expect: usize) -> Self {
         let binary = std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".to_owned());
         let ports = free_ports();
-        let arguments = vec!["-bootstrap-expect".to_owned(), expect.to_string()];
+        let arguments = vec!["-server".to_owned(), "-bootstrap-expect".to_owned(), expect.to_string()];
         Self {
             binary,
             name: name.to_owned(),
@@ -75,6 +75,19 @@ impl Consul {
             data: tempfile::tempdir().unwrap(),
             process: None,
         }
+    }
+
+    /// Starts an agent that is no server, beside this one, and waits until its node is in the catalog.
+    pub(crate) async fn start_agent_beside(&self, name: &str) -> Self {
+        let mut agent = Self::prepare(name, 0);
+        agent.arguments = vec!["-retry-join".to_owned(), format!("127.0.0.1:{}", self.ports[2])];
+        agent.restart().await;
+        let client = self.client();
+        eventually("the agent's node is in the catalog", async || {
+            client.catalog().nodes().await.is_ok_and(|nodes| nodes.value.iter().any(|node| node.node == name))
+        })
+        .await;
+        agent
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -155,7 +168,7 @@ impl Consul {
         let log =
             std::fs::File::options().create(true).append(true).open(self.data.path().join("log")).unwrap();
         let process = Command::new(&self.binary)
-            .args(["agent", "-server", "-node", &self.name, "-log-level", "warn"])
+            .args(["agent", "-node", &self.name, "-log-level", "warn"])
             .args(["-bind", "127.0.0.1", "-client", "127.0.0.1", "-hcl", &ports])
             .args(["-hcl", "disable_update_check = true", "-hcl", &performance])
             .args(&self.arguments)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use consul_client::{
-    PreparedQuery, Status,
+    PreparedQuery, SessionOptions, Status,
     dns::{Dns, Name},
 };
 
@@ -28,6 +28,17 @@ async fn calls_watches_and_queries_reach_the_other_data_centre() {
     assert_eq!(here.kv().get("a").await.unwrap().value, None);
     assert!(afar.txn().set("b", "x").commit().await.unwrap().is_done());
     assert_eq!(afar.catalog().nodes().await.unwrap().value[0].node, "n2");
+
+    // The agent's node is registered in its own data centre alone, so a lock afar can only be had through a node of that one.
+    let lock = tokio::time::timeout(Duration::from_secs(10), afar.lock("l").acquire()).await;
+    let error = lock.expect("an answer, not an endless wait").unwrap_err().to_string();
+    assert!(error.contains("dc1") && error.contains("dc2"), "{error}");
+    let lock = here.with_datacenter("dc1").lock("l").acquire().await.unwrap();
+    lock.release().await.unwrap();
+    let tied = SessionOptions::default().node("n2").checks(Vec::<String>::new()).ttl(Duration::from_secs(10));
+    let session = afar.sessions().create(&tied).await.unwrap();
+    assert!(afar.kv().acquire("l", "held", &session).await.unwrap());
+    afar.sessions().destroy(&session).await.unwrap();
 
     let mut watch = afar.health().service("web").passing().watch();
     shows(&mut watch, &[]).await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use consul_client::{Check, Client, Status};
+use consul_client::{Check, Client, ServiceEntry, Standing, Status};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     LOCK,
-    agent::{Consul, eventually},
+    agent::{Consul, FREE_WAIT, eventually},
     shows, web,
 };
 
@@ -142,4 +142,47 @@ async fn a_token_that_lacks_the_right_is_denied() {
     eventually("the token is known", async || master.kv().put("a", "x").await.is_ok()).await;
     assert!(anonymous.lock(LOCK).acquire().await.unwrap_err().is_denied());
     master.lock(LOCK).acquire().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn a_dead_agent_is_told_from_its_instances() {
+    let server = Consul::start().await;
+    let mut agent = server.start_agent_beside("a1").await;
+    let client = server.client();
+    let local = agent.client().agent();
+    local.register(&web("web-1", 1).check(Check::ttl(Duration::from_secs(600)))).await.unwrap();
+    // A result that was reported is on the agent's disk, unlike an initial status.
+    local.update_ttl("service:web-1", Status::Passing, "well").await.unwrap();
+    let mut watch = client.health().service("web").watch();
+    let mut comes_to = async |wanted: Standing| {
+        let seen = tokio::time::timeout(FREE_WAIT, async {
+            while watch.next().await.unwrap().items.first().map(ServiceEntry::standing) != Some(wanted) {}
+        });
+        seen.await.unwrap_or_else(|_| panic!("the instance does not come to be {wanted:?}"));
+    };
+    comes_to(Standing::Passing).await;
+    agent.kill();
+    comes_to(Standing::AgentLost).await;
+    let passing = client.health().service("web").passing().list().await.unwrap().value;
+    assert!(passing.is_empty(), "Consul itself leaves it out, whether it lives or not");
+    let mut log = client.agent().monitor("info").await.unwrap();
+    agent.restart().await;
+    comes_to(Standing::Passing).await;
+    let line = tokio::time::timeout(FREE_WAIT, async {
+        loop {
+            let line = log.next().await.expect("the agent is there").unwrap();
+            if line.contains("a1") {
+                return line;
+            }
+        }
+    });
+    assert!(line.await.expect("the server tells of the agent's return").contains("[INFO]"));
+    agent.kill();
+    comes_to(Standing::AgentLost).await;
+    client.agent().prune("a1").await.unwrap();
+    eventually("a pruned node is no member", async || {
+        client.agent().members().await.unwrap().iter().all(|member| member.name != "a1")
+    })
+    .await;
 }

@@ -284,6 +284,7 @@ async fn access_control() {
     let role = acl.create_role(&Role::new("readers", ["reader"])).await.unwrap();
     assert_eq!(acl.update_role(&role).await.unwrap().policies, role.policies);
     assert_eq!(acl.role(&role.id).await.unwrap().name, "readers");
+    assert_eq!(acl.role_by_name("readers").await.unwrap().id, role.id);
     let token =
         NewToken::default().description("t").role("readers").local().expires_after(Duration::from_secs(3600));
     let mut token = acl.create_token(&token).await.unwrap();
@@ -347,6 +348,10 @@ async fn the_mesh_and_its_configuration() {
     assert_eq!(connect.intention(&id).await.unwrap(), None);
     let roots = connect.ca_roots().await.unwrap().value;
     assert!(roots.roots.iter().any(|root| root.active && root.root_cert.contains("CERTIFICATE")));
+    let config = connect.ca_config().await.unwrap();
+    assert_eq!(config.provider, "consul");
+    connect.set_ca_config(&config).await.unwrap();
+    assert_eq!(connect.ca_config().await.unwrap().provider, config.provider);
     let leaf = connect.leaf("web").await.unwrap();
     assert!(leaf.private_key_pem.expose_secret().contains("KEY") && !format!("{leaf:?}").contains("PRIVATE"));
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use self::slots::Step;
 use super::{
     Lost,
-    session::{KeptSession, Shared, Task},
+    session::{self, KeptSession, Task, at_home},
 };
 use crate::{
     Answer, Behavior, Client, Consistency, Error, KvPair, Result, SessionOptions,
@@ -79,6 +79,7 @@ impl SemaphoreBuilder {
 
     async fn run(&self, wait: bool) -> Result<Option<Permit>> {
         self.check()?;
+        at_home(&self.client, false).await?;
         let began = Instant::now();
         let mut bucket = Bucket::new(Duration::from_millis(100), 2);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -242,17 +243,8 @@ impl Permit {
     /// Says that the slot is lost when a quorum does.
     fn watch(&self) -> Task {
         let (client, prefix, session) = (self.client.clone(), self.prefix.clone(), self.session().to_owned());
-        let shared: Arc<Shared> = Arc::clone(self.kept.shared());
-        Task(tokio::spawn(async move {
-            let why = tokio::select! {
-                () = gone(&client, &prefix, &session) => Lost::Taken,
-                why = shared.lost() => why,
-            };
-            shared.lose(why);
-            if why != Lost::Released {
-                tracing::warn!(prefix, %why, "consul semaphore: slot lost");
-            }
-        }))
+        let taken = async move { gone(&client, &prefix, &session).await };
+        session::monitor(self.kept.shared(), "semaphore's slot", self.prefix.clone(), taken)
     }
 }
 

@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[cfg(feature = "testing")]
+mod in_process;
+#[cfg(feature = "testing")]
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+
 use std::{
     sync::{
         Arc,
@@ -440,6 +446,24 @@ async fn impatient_callers_do_not_begin_at_the_same_dead_address_for_ever() {
 }
 
 #[tokio::test]
+async fn a_lock_afar_is_refused_too_where_the_agent_may_not_be_asked_for_its_data_centre() {
+    let fake = Fake::start(|head, _| match head {
+        head if head.contains("/v1/agent/self") => answer_with("403 Forbidden", "", "Permission denied"),
+        head if head.contains("/v1/session/create") => {
+            answer_with("500 Internal Server Error", "", "Missing node registration")
+        }
+        _ => answer_with("404 Not Found", "x-consul-index: 1\r\n", ""),
+    })
+    .await;
+    let afar = fake.client().with_datacenter("dc2");
+    // An agent that has just started says the same for a while, so half the TTL is given to it.
+    let lock = afar.lock("l").ttl(Duration::from_secs(10)).acquire();
+    let error =
+        tokio::time::timeout(Duration::from_secs(30), lock).await.expect("no endless wait").unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("may not ask"), "{error}");
+}
+
+#[tokio::test]
 async fn a_watch_that_is_given_up_while_it_waits_leaves_nothing() {
     let quiet =
         Fake::start(|head, _| if head.contains("index=") { Reply::Silence } else { ok(5, ENTRY) }).await;
@@ -451,86 +475,4 @@ async fn a_watch_that_is_given_up_while_it_waits_leaves_nothing() {
         assert!(tokio::time::timeout(Duration::from_millis(50), watch.next()).await.is_err());
     }
     assert_eq!(other.requests(), 0);
-}
-
-#[cfg(feature = "testing")]
-#[path = "scenarios/mod.rs"]
-mod scenarios;
-
-#[cfg(feature = "testing")]
-mod in_process {
-    //! The fake of the feature `testing`: the same scenarios as against a real server, and the faults that only it can do.
-
-    use std::time::{Duration, Instant};
-
-    use consul_client::{
-        Error, WatchState,
-        testing::{FakeConsul, Fault},
-    };
-
-    use crate::scenarios;
-
-    #[tokio::test]
-    async fn the_fake_does_what_a_real_server_does() {
-        scenarios::run_all(FakeConsul::start, FakeConsul::client).await;
-    }
-
-    #[tokio::test]
-    async fn lost_answers_and_refusals_are_told_apart() {
-        let consul = FakeConsul::start().await;
-        let kv = consul.client().kv();
-        consul.fail_next([Fault::LoseAnswer]);
-        assert!(kv.cas("a", "1", 0).await.unwrap(), "the write happened, and reading says so");
-        consul.fail_next([Fault::Close]);
-        assert!(kv.cas("b", "1", 0).await.unwrap(), "the write did not happen, and is tried again");
-        consul.fail_next([Fault::Status(403, "Permission denied".into())]);
-        assert!(kv.put("a", "2").await.unwrap_err().is_denied());
-        consul.fail_next([Fault::LoseAnswer]);
-        let index = kv.get("a").await.unwrap().value.unwrap().modify_index;
-        consul.fail_next([Fault::LoseAnswer]);
-        let lost = kv.delete_cas("a", index).await.unwrap_err();
-        assert!(matches!(lost, Error::Ambiguous { .. }) && kv.get("a").await.unwrap().value.is_none());
-    }
-
-    #[tokio::test]
-    async fn an_election_is_waited_out_and_a_watch_goes_on() {
-        let consul = FakeConsul::start().await;
-        let client = consul.client();
-        client.kv().put("a", "1").await.unwrap();
-        let mut watch = client.kv().watch("a");
-        watch.next().await.unwrap();
-        consul.set_leader(false);
-        assert!(tokio::time::timeout(Duration::from_millis(200), watch.next()).await.is_err());
-        assert!(matches!(watch.state(), WatchState::Failing { .. }), "{:?}", watch.state());
-        let writing = tokio::spawn(async move { client.kv().put("a", "2").await });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        consul.set_leader(true);
-        let back = Instant::now();
-        writing.await.unwrap().unwrap();
-        assert_eq!(&watch.next().await.unwrap().items[0].value[..], b"2");
-        assert!(back.elapsed() < Duration::from_millis(500), "{:?}", back.elapsed());
-    }
-
-    #[tokio::test]
-    async fn sessions_that_end_and_services_that_are_forgotten() {
-        let consul = FakeConsul::start().await;
-        let client = consul.client();
-        let lock = client.lock("l").ttl(Duration::from_secs(10)).acquire().await.unwrap();
-        consul.end_sessions();
-        let lost = tokio::time::timeout(Duration::from_secs(5), lock.lost()).await.unwrap();
-        assert_eq!(lost, consul_client::Lost::Taken);
-        let check = consul_client::Check::ttl(Duration::from_secs(1));
-        let web = consul_client::ServiceRegistration::new("web", "web-1").check(check);
-        let kept = client.agent().keep_registered(web).await.unwrap();
-        let mut watch = client.health().service("web").passing().watch();
-        assert_eq!(watch.next().await.unwrap().items.len(), 1);
-        consul.forget_services();
-        for count in [0, 1] {
-            let seen = tokio::time::timeout(Duration::from_secs(5), async {
-                while watch.next().await.unwrap().items.len() != count {}
-            });
-            seen.await.unwrap();
-        }
-        kept.deregister().await.unwrap();
-    }
 }

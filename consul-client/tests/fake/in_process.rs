@@ -1,0 +1,147 @@
+//! The fake of the feature `testing`: the same scenarios as against a real server, and the faults that only it can do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use consul_client::{
+    Client, Error, WatchState,
+    testing::{FakeConsul, Fault},
+};
+
+use crate::scenarios;
+
+#[tokio::test]
+async fn the_fake_does_what_a_real_server_does() {
+    scenarios::run_all(FakeConsul::start, FakeConsul::client).await;
+}
+
+#[tokio::test]
+async fn lost_answers_and_refusals_are_told_apart() {
+    let consul = FakeConsul::start().await;
+    let kv = consul.client().kv();
+    consul.fail_next([Fault::LoseAnswer]);
+    assert!(kv.cas("a", "1", 0).await.unwrap(), "the write happened, and reading says so");
+    consul.fail_next([Fault::Close]);
+    assert!(kv.cas("b", "1", 0).await.unwrap(), "the write did not happen, and is tried again");
+    consul.fail_next([Fault::Status(403, "Permission denied".into())]);
+    assert!(kv.put("a", "2").await.unwrap_err().is_denied());
+    consul.fail_next([Fault::LoseAnswer]);
+    let index = kv.get("a").await.unwrap().value.unwrap().modify_index;
+    consul.fail_next([Fault::LoseAnswer]);
+    let lost = kv.delete_cas("a", index).await.unwrap_err();
+    assert!(matches!(lost, Error::Ambiguous { .. }) && kv.get("a").await.unwrap().value.is_none());
+}
+
+#[tokio::test]
+async fn an_election_is_waited_out_and_a_watch_goes_on() {
+    let consul = FakeConsul::start().await;
+    let client = consul.client();
+    client.kv().put("a", "1").await.unwrap();
+    let mut watch = client.kv().watch("a");
+    watch.next().await.unwrap();
+    consul.set_leader(false);
+    assert!(tokio::time::timeout(Duration::from_millis(200), watch.next()).await.is_err());
+    assert!(matches!(watch.state(), WatchState::Failing { .. }), "{:?}", watch.state());
+    let writing = tokio::spawn(async move { client.kv().put("a", "2").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    consul.set_leader(true);
+    let back = Instant::now();
+    writing.await.unwrap().unwrap();
+    assert_eq!(&watch.next().await.unwrap().items[0].value[..], b"2");
+    assert!(back.elapsed() < Duration::from_millis(500), "{:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn a_lock_is_refused_afar_and_an_agent_that_starts_is_waited_for() {
+    let consul = FakeConsul::start().await;
+    let afar = consul.client().with_datacenter("dc2");
+    let soon = Duration::from_secs(10);
+    let lock = tokio::time::timeout(soon, afar.lock("l").acquire()).await.expect("no endless wait");
+    let slot = tokio::time::timeout(soon, afar.semaphore("s", 1).acquire()).await.expect("no endless wait");
+    let key = tokio::time::timeout(soon, afar.ephemeral("e").hold()).await.expect("no endless wait");
+    for error in [lock.unwrap_err(), slot.unwrap_err(), key.unwrap_err()] {
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::Invalid { .. }) && text.contains("dc1") && text.contains("dc2"),
+            "{text}"
+        );
+    }
+    // An agent that has just started: its node is not in the catalog yet.
+    let starting = || Fault::Status(500, "rpc error making call: Missing node registration".into());
+    let as_usual = || Fault::Delay(Duration::ZERO);
+    let home = consul.client().with_datacenter("dc1");
+    consul.fail_next([as_usual(), as_usual(), starting(), starting()]);
+    home.lock("l").acquire().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_the_others_do_not_reach_takes_its_instances_out() {
+    let consul = FakeConsul::start().await;
+    let client = consul.client();
+    client.agent().register(&consul_client::ServiceRegistration::new("web", "web-1")).await.unwrap();
+    let mut watch = client.health().service("web").passing().watch();
+    assert_eq!(watch.next().await.unwrap().items.len(), 1);
+    consul.set_agent(false);
+    let lost = client.health().service("web").list().await.unwrap().value;
+    assert_eq!(lost[0].standing(), consul_client::Standing::AgentLost);
+    assert!(watch.next().await.unwrap().items.is_empty());
+    consul.set_agent(true);
+    assert_eq!(watch.next().await.unwrap().items[0].standing(), consul_client::Standing::Passing);
+}
+
+#[tokio::test]
+async fn sessions_that_end_and_services_that_are_forgotten() {
+    let consul = FakeConsul::start().await;
+    let client = consul.client();
+    let lock = client.lock("l").ttl(Duration::from_secs(10)).acquire().await.unwrap();
+    consul.end_sessions();
+    let lost = tokio::time::timeout(Duration::from_secs(5), lock.lost()).await.unwrap();
+    assert_eq!(lost, consul_client::Lost::Taken);
+    let check = consul_client::Check::ttl(Duration::from_secs(1));
+    let web = consul_client::ServiceRegistration::new("web", "web-1").check(check);
+    let kept = client.agent().keep_registered(web).await.unwrap();
+    let mut watch = client.health().service("web").passing().watch();
+    assert_eq!(watch.next().await.unwrap().items.len(), 1);
+    consul.forget_services();
+    for count in [0, 1] {
+        let seen = tokio::time::timeout(Duration::from_secs(5), async {
+            while watch.next().await.unwrap().items.len() != count {}
+        });
+        seen.await.unwrap();
+    }
+    kept.deregister().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_takes_one_connection_however_many_look() {
+    let consul = FakeConsul::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Client::builder().address(listener.local_addr().unwrap().to_string()).build().unwrap();
+    let (target, connections) = (consul.address(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut to = tokio::net::TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    let shared = proxy.health().service("web").passing().watch().share();
+    let mut subscribers: Vec<_> = (0..100).map(|_| shared.subscribe()).collect();
+    for subscriber in &mut subscribers {
+        assert!(
+            subscriber.next().await.unwrap().items.is_empty(),
+            "an empty set, which a quorum has confirmed"
+        );
+    }
+    consul.client().agent().register(&consul_client::ServiceRegistration::new("web", "web-1")).await.unwrap();
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.next().await.unwrap().items.len(), 1);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
