@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use reqwest::Url;
+
 use crate::{Error, Result, escape};
 
 /// A parsed address: what comes before the path of a request, and the socket's file for a unix socket.
@@ -9,6 +11,8 @@ use crate::{Error, Result, escape};
 pub(crate) struct Address {
     /// `http://host:port` or `https://host:port`, and an optional path prefix, without a slash at the end.
     base: String,
+    /// The same, taken apart once and not again for each call.
+    url: Url,
     unix: Option<PathBuf>,
     /// For messages.
     shown: String,
@@ -55,8 +59,8 @@ impl Address {
             "" => format!("{scheme}://{authority}"),
             prefix => format!("{scheme}://{authority}/{}", escape::path("address prefix", prefix)?),
         };
-        match reqwest::Url::parse(&base) {
-            Ok(_) => Ok(Self { shown: base.clone(), base, unix: None }),
+        match Url::parse(&base) {
+            Ok(url) => Ok(Self { shown: base.clone(), base, url, unix: None }),
             Err(error) => refuse(&format!("not an address: {error}")),
         }
     }
@@ -68,7 +72,9 @@ impl Address {
         if !path.starts_with('/') || path.contains('\0') {
             return Err(Error::setting(name, value, "the path must be absolute: unix:///path/of/socket"));
         }
-        Ok(Self { base: "http://localhost".to_owned(), unix: Some(path.into()), shown: value.to_owned() })
+        let base = "http://localhost".to_owned();
+        let url = Url::parse(&base).map_err(|error| Error::setting(name, value, error.to_string()))?;
+        Ok(Self { base, url, unix: Some(path.into()), shown: value.to_owned() })
     }
 
     /// For messages.
@@ -78,6 +84,17 @@ impl Address {
 
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The URL of a request's escaped path and query.
+    pub(crate) fn url(&self, path: &str, query: Option<&str>) -> Url {
+        let mut url = self.url.clone();
+        match url.path() {
+            "" | "/" => url.set_path(path),
+            prefix => url.set_path(&format!("{prefix}{path}")),
+        }
+        url.set_query(query);
+        url
     }
 
     pub(crate) fn unix(&self) -> Option<&Path> {
@@ -121,6 +138,11 @@ mod tests {
         assert_eq!(parse("http://[::1]:9/").unwrap(), "http://[::1]:9");
         assert_eq!(parse("[::1]").unwrap(), "http://[::1]:8500");
         assert_eq!(parse("http://h:1/a/b/").unwrap(), "http://h:1/a/b");
+        let url = |address: &str, query| {
+            Address::parse("a", address, false).unwrap().url("/v1/kv/a%20%3F%23b", query).to_string()
+        };
+        assert_eq!(url("h:1", None), "http://h:1/v1/kv/a%20%3F%23b");
+        assert_eq!(url("http://h:1/a%20b/", Some("x=%26&y")), "http://h:1/a%20b/v1/kv/a%20%3F%23b?x=%26&y");
         assert_eq!(Address::local(false).unwrap().as_str(), "http://127.0.0.1:8500");
         let socket = Address::parse("a", "unix:///run/consul.sock", false).unwrap();
         assert_eq!(
@@ -172,7 +194,7 @@ mod tests {
         #[test]
         fn whatever_is_written_there(value in "(http://|https://|unix://|)[ -~ä]{0,24}", secure: bool) {
             if let Ok(address) = Address::parse("a", &value, secure) {
-                let url = reqwest::Url::parse(&format!("{}/v1/x", address.base())).unwrap();
+                let url = Url::parse(&format!("{}/v1/x", address.base())).unwrap();
                 prop_assert!(url.path().ends_with("/v1/x") && url.query().is_none());
                 prop_assert!(!secure || address.is_https() || address.unix().is_some());
                 prop_assert!(url.username().is_empty());

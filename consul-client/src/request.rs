@@ -31,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) also_ok: &'static [u16],
     /// Whether the server may hold it, so that it belongs to the pool of such calls.
     pub(crate) blocking: bool,
+    /// Whether it comes between such calls of a watch: it goes over their connection where that is free.
+    pub(crate) beside_blocking: bool,
     /// One attempt within this limit: the caller repeats by rules of its own.
     pub(crate) once: Option<Duration>,
     /// Another limit than the client's for all attempts together.
@@ -63,6 +65,7 @@ impl Request {
             absent_ok: false,
             also_ok: &[],
             blocking: false,
+            beside_blocking: false,
             once: None,
             deadline: None,
         }
@@ -143,6 +146,11 @@ impl Request {
         self.param("index", index).param("wait", millis(wait))
     }
 
+    pub(crate) fn beside_blocking(mut self) -> Self {
+        self.beside_blocking = true;
+        self
+    }
+
     pub(crate) fn bytes(mut self, body: Bytes) -> Self {
         self.body = Some(body);
         self
@@ -164,20 +172,31 @@ impl Request {
         format!("{} {}", self.method, self.shown.unwrap_or(&self.path))
     }
 
-    /// Path and query, escaped.
-    pub(crate) fn target(&self) -> String {
-        let mut target = self.path.clone();
+    /// The query, escaped; `None` without one.
+    pub(crate) fn query(&self) -> Option<String> {
         let flag = self.consistency.and_then(Consistency::flag);
+        if self.query.is_empty() && flag.is_none() {
+            return None;
+        }
+        let mut query = String::new();
         let own = self.query.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-        for (i, (name, value)) in own.chain(flag.map(|flag| (flag, None))).enumerate() {
-            target.push(if i == 0 { '?' } else { '&' });
-            escape::encode_into(&mut target, name, b"");
+        for (name, value) in own.chain(flag.map(|flag| (flag, None))) {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            escape::encode_into(&mut query, name, b"");
             if let Some(value) = value {
-                target.push('=');
-                escape::encode_into(&mut target, value, b"/");
+                query.push('=');
+                escape::encode_into(&mut query, value, b"/");
             }
         }
-        target
+        Some(query)
+    }
+
+    /// Path and query, escaped.
+    #[cfg(test)]
+    pub(crate) fn target(&self) -> String {
+        self.query().map_or_else(|| self.path.clone(), |query| format!("{}?{query}", self.path))
     }
 
     /// Reads an answer that Consul means to be there.

@@ -62,6 +62,15 @@ impl TokenSource {
         Self::Fetched(Fetched { what, fetch: Box::new(fetch), current, fetching })
     }
 
+    /// The token to send now, if that needs no waiting. `Some(None)` is to send none.
+    pub(crate) fn known(&self) -> Option<Option<HeaderValue>> {
+        match self {
+            Self::None => Some(None),
+            Self::Fixed(value) => Some(Some(value.clone())),
+            Self::Fetched(fetched) => fetched.known().map(Some),
+        }
+    }
+
     /// The token to send now.
     pub(crate) async fn current(&self) -> Result<Option<HeaderValue>> {
         match self {

@@ -89,14 +89,14 @@ impl Transport {
     /// One attempt at one address, within `limit` from joining the queue to the last byte. A token that was fetched and is denied is
     /// fetched anew and tried once more.
     async fn attempt(&self, request: &Request, limit: Duration) -> Result<Raw> {
-        let lane = if request.blocking { &self.blocking } else { &self.short };
         let ends = Instant::now() + limit.min(MAX_DEADLINE);
-        let _slot = lane.slot(request, ends, limit).await?;
+        let (lane, _slot) = self.place(request, ends, limit).await?;
         // Time spent in the queue was not the server's; a blocking query needs its whole wait.
         let ends = if request.blocking { Instant::now() + limit.min(MAX_DEADLINE) } else { ends };
-        let token = match &request.token {
-            Some(token) => Some(token.clone()),
-            None => within(ends, request, limit, self.token.current()).await?,
+        let token = match (&request.token, self.token.known()) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(known)) => known,
+            (None, None) => within(ends, request, limit, self.token.current()).await?,
         };
         let result = self.ask(lane, request, token.as_ref(), ends, limit).await;
         if result.as_ref().is_err_and(Error::is_denied)
@@ -106,6 +106,23 @@ impl Transport {
             return self.ask(lane, request, Some(&newer), ends, limit).await;
         }
         result
+    }
+
+    /// A place in the queue of the pool where a request belongs.
+    async fn place(
+        &self,
+        request: &Request,
+        ends: Instant,
+        limit: Duration,
+    ) -> Result<(&Lane, OwnedSemaphorePermit)> {
+        // One connection is enough for a watch; but no first answer waits for the blocking queries of others.
+        if request.beside_blocking
+            && let Some(slot) = self.blocking.free()
+        {
+            return Ok((&self.blocking, slot));
+        }
+        let lane = if request.blocking { &self.blocking } else { &self.short };
+        Ok((lane, lane.slot(request, ends, limit).await?))
     }
 
     async fn ask(
@@ -176,8 +193,8 @@ impl Transport {
         let (Some(address), Some(http)) = (self.addresses.get(at), lane.http.get(at)) else {
             return Err(Error::setting("address", "", "the client has none"));
         };
-        let mut builder =
-            http.request(request.method.clone(), format!("{}{}", address.base(), request.target()));
+        let url = address.url(&request.path, request.query().as_deref());
+        let mut builder = http.request(request.method.clone(), url);
         if let Some(token) = token {
             builder = builder.header(TOKEN, token);
         }
@@ -269,7 +286,15 @@ impl Transport {
 }
 
 impl Lane {
+    /// A place if nobody waits for one.
+    fn free(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+
     async fn slot(&self, request: &Request, ends: Instant, limit: Duration) -> Result<OwnedSemaphorePermit> {
+        if let Some(slot) = self.free() {
+            return Ok(slot);
+        }
         match tokio::time::timeout_at(ends, Arc::clone(&self.slots).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
             _ => {

@@ -74,9 +74,11 @@ impl<T: Clone + PartialEq> Engine<T> {
             tokio::time::sleep(self.bucket.take(self.began.elapsed())).await;
             let ask = self.cursor.ask();
             let request = match ask {
-                Ask::Now => base.clone().consistency(self.consistency).once(SHORT_LIMIT),
+                Ask::Now => base.clone().consistency(self.consistency).once(SHORT_LIMIT).beside_blocking(),
                 Ask::After(index) => base.clone().consistency(self.consistency).blocking(index, WAIT),
-                Ask::Confirm => base.clone().consistency(Consistency::Consistent).once(SHORT_LIMIT),
+                Ask::Confirm => {
+                    base.clone().consistency(Consistency::Consistent).once(SHORT_LIMIT).beside_blocking()
+                }
             };
             let turn = self.client.turn();
             match self.fetch(&request).await {
