@@ -49,7 +49,7 @@ pub async fn for_subscribers(address: &str, subscribers: usize) -> usize {
     });
     let direct = consul_client::Client::builder().address(address).build().expect("a good address");
     let client = consul_client::Client::builder().address(proxy).build().expect("a good address");
-    let shared = client.kv().watch("bench/shared").share();
+    let shared = client.health().service("bench").passing().watch().share();
     let waiting: Vec<_> = (0..subscribers)
         .map(|_| {
             let mut subscriber = shared.subscribe();
@@ -61,7 +61,8 @@ pub async fn for_subscribers(address: &str, subscribers: usize) -> usize {
     while shared.latest().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    direct.kv().put("bench/shared", "x").await.expect("a write");
+    let instance = consul_client::ServiceRegistration::new("bench", "bench-1").port(1);
+    direct.agent().register(&instance).await.expect("a registration");
     for subscriber in waiting {
         subscriber.await.expect("a subscriber ends well");
     }

@@ -25,6 +25,11 @@ async fn main() {
     let (ours, reqwest) = (Ours::new(&address), Reqwest::new(&address));
     let (rs_consul, consulrs) = (RsConsul::new(&address), Consulrs::new(&address));
 
+    // Reads find what a client of another make wrote.
+    for task in 0..*TASKS.iter().max().unwrap_or(&1) {
+        reqwest.put(&key(task)).await;
+    }
+
     // One line for each kind of call and number of tasks; per round the calls a second and the CPU a call of each client.
     let mut ratios = Ratios::default();
     println!("calls a second, and microseconds of CPU a call; medians of {ROUNDS} rounds");
@@ -89,6 +94,11 @@ struct Measured {
     cpu: f64,
 }
 
+/// No key is the prefix of another, for rs-consul reads whole prefixes.
+fn key(task: usize) -> String {
+    format!("bench/{task:02}/key")
+}
+
 /// Calls for a slice of time, by so many tasks.
 async fn measure<C: Client>(client: &C, kind: Kind, tasks: usize) -> Measured {
     let (began, cpu) = (Instant::now(), cpu_seconds());
@@ -96,8 +106,7 @@ async fn measure<C: Client>(client: &C, kind: Kind, tasks: usize) -> Measured {
     let workers = (0..tasks).map(|task| {
         let client = client.clone();
         tokio::spawn(async move {
-            // No key is the prefix of another, for rs-consul reads whole prefixes.
-            let key = format!("bench/{task:02}/key");
+            let key = key(task);
             let mut calls = 0_u64;
             while Instant::now() < ends {
                 match kind {
