@@ -290,7 +290,9 @@ pub async fn running(
 ) -> Result<Arc<dyn Platform>> {
     let default = StackSpec::default();
     match (args.platform, service) {
-        (PlatformName::Swarm, None) => Ok(Arc::new(SwarmPlatform::find(backends.clone()).await?)),
+        (PlatformName::Swarm, None) => {
+            Ok(Arc::new(SwarmPlatform::find(backends.clone(), args.discovery).await?))
+        }
         (_, service) => {
             let service = service.unwrap_or_else(|| default.service.clone());
             platform(args, 0, &StackSpec { service, ..default }, backends).await

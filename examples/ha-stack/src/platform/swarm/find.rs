@@ -51,7 +51,7 @@ mod tests {
         let deployed = service("ha_web", json!({labels::CHECK: "/healthz", NAMESPACE_LABEL: "ha"}));
         let up = service("web", json!({labels::CHECK: "/healthz", labels::STACK: "1f"}));
         assert_eq!(site(&[role.clone(), deployed.clone()]).unwrap(), "ha_web");
-        assert_eq!(site(&[up.clone()]).unwrap(), "web");
+        assert_eq!(site(std::slice::from_ref(&up)).unwrap(), "web");
         let none = site(&[role]).unwrap_err().to_string();
         assert!(none.contains("ha-stack.check") && none.contains("ha-stack deploy"), "{none}");
         let several = site(&[up, deployed]).unwrap_err().to_string();

@@ -102,8 +102,8 @@ impl SwarmPlatform {
     ///
     /// # Errors
     /// As [`Self::connect`]; when no stack runs there, or several.
-    pub async fn find(backends: Backends) -> Result<Self> {
-        let mut found = Self::connect(StackSpec::default(), backends).await?;
+    pub async fn find(backends: Backends, discovery: Discovery) -> Result<Self> {
+        let mut found = Self::connect(StackSpec::default(), backends, discovery).await?;
         found.spec.service = find::site(&found.swarm.services().list().await?)?;
         Ok(found)
     }
