@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::ValueEnum;
-use consul_client::{Check, ServiceRegistration};
+use consul_client::{Check, Registration, ServiceRegistration};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -56,6 +56,7 @@ pub struct Fronted {
 
 struct Running {
     stop: CancellationToken,
+    registration: Registration,
     tasks: Vec<JoinHandle<()>>,
     child: Child,
     /// Configuration, socket, logs.
@@ -148,11 +149,12 @@ impl Fronted {
             }
         };
         let step = progress.step(format!("{} in front, at {}", self.inner_name(), self.site()));
-        let side = tokio::spawn(self.tell_load(busy).await?);
+        let (registration, side) = self.tell_load(busy).await?;
+        let side = tokio::spawn(side);
         let log = folder.path().join(format!("{}.log", self.program_name()));
         // Kept from here on, so that stopping ends it whatever comes.
         *self.running.lock().await =
-            Some(Running { stop, tasks: vec![follow, side], child, _folder: folder });
+            Some(Running { stop, registration, tasks: vec![follow, side], child, _folder: folder });
         let http = load::client(Duration::from_secs(1))?;
         for _ in 0..SITE_TRIES {
             let answer = http.get(format!("{}/healthz", self.site())).send().await;
@@ -181,7 +183,10 @@ impl Fronted {
     }
 
     /// Says over HTTP how busy the proxy is, where the scaler looks.
-    async fn tell_load(&self, busy: Busy) -> Result<impl Future<Output = ()> + Send + 'static> {
+    async fn tell_load(
+        &self,
+        busy: Busy,
+    ) -> Result<(Registration, impl Future<Output = ()> + Send + 'static)> {
         let here = address_toward(&self.inner.site())?;
         let listener = TcpListener::bind((here, 0)).await.context("no port for the proxy's load")?;
         let port = listener.local_addr()?.port();
@@ -199,16 +204,14 @@ impl Fronted {
             .port(self.listen.port())
             .meta(labels::META_ADMIN_PORT, port.to_string())
             .check(check);
-        self.consul
-            .agent()
-            .register(&registration)
-            .await
-            .context("the proxy can't be registered in Consul")?;
-        Ok(async move {
+        let kept = self.consul.agent().keep_registered(registration).await;
+        let kept = kept.context("the proxy can't be registered in Consul")?;
+        let tell = async move {
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::warn!(%error, "the proxy's load is no longer told");
             }
-        })
+        };
+        Ok((kept, tell))
     }
 }
 
@@ -260,7 +263,7 @@ impl Platform for Fronted {
         if let Some(mut running) = self.running.lock().await.take() {
             running.stop.cancel();
             running.tasks.iter().for_each(JoinHandle::abort);
-            if let Err(error) = self.consul.agent().deregister(FRONT_ID).await {
+            if let Err(error) = running.registration.deregister().await {
                 tracing::warn!(%error, "the proxy could not be deregistered; Consul's check will find it gone");
             }
             // SIGTERM first: the master ends its workers.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use self::membership::{Membership, Server};
-use crate::roles::discovery::Feed;
+use crate::roles::members::Members;
 
 pub mod fronted;
 pub mod haproxy;
@@ -31,16 +31,20 @@ pub async fn follow(
     seen: &tokio::sync::watch::Sender<Vec<Server>>,
     stop: &CancellationToken,
 ) {
-    let mut watch = consul.health().service(service).passing().watch();
-    let mut feed = Feed::default();
+    let mut members = match Members::new(consul, service, None) {
+        Ok(members) => members,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "nothing can be followed");
+            return;
+        }
+    };
     let began = Instant::now();
     let mut membership = Membership::new(drain);
     loop {
         let wait = membership.due().map_or(FAR, |due| due.saturating_sub(began.elapsed()));
         tokio::select! {
-            snapshot = watch.next() => {
-                let Some(snapshot) = snapshot else { return };
-                for update in feed.updates(&snapshot.items) {
+            updates = members.next() => {
+                for update in updates {
                     membership.apply(update, began.elapsed());
                 }
             }

@@ -1,58 +1,72 @@
-//! Leadership by a lock in Consul.
+//! Leadership by an election in Consul.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use autoscaler::controller::{Held, Lease, LeaseError, Term};
+use consul_client::{Election, ElectionState, Lost};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Leadership by a lock in Consul; the term is the lock's fence.
+use super::leader::Leading;
+
+/// Leadership by an election in Consul; the term is the fence of its lock.
 pub(super) struct ConsulLease {
     consul: consul_client::Client,
     key: String,
-    held: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
+    /// Who this is, for those who follow.
+    name: String,
+    leading: Leading,
+    /// While a lease is held.
+    election: Mutex<Option<Election>>,
 }
 
 impl ConsulLease {
-    pub(super) fn new(consul: consul_client::Client, key: String) -> Self {
-        Self { consul, key, held: Mutex::default() }
+    /// `leading` tells from now on whether this one leads.
+    pub(super) fn new(consul: consul_client::Client, key: String, name: &str, leading: Leading) -> Self {
+        Self { consul, key, name: name.to_owned(), leading, election: Mutex::default() }
+    }
+
+    fn unavailable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LeaseError {
+        LeaseError::unavailable(format!("standing for election at {} in Consul", self.key), error)
     }
 }
 
 #[async_trait]
 impl Lease for ConsulLease {
     async fn acquire(&self) -> Result<Held, LeaseError> {
-        let lock = self.consul.lock(&self.key).ttl(LOCK_TTL).lock_delay(LOCK_DELAY).acquire().await;
-        let lock =
-            lock.map_err(|e| LeaseError::unavailable(format!("acquiring the Consul lock {}", self.key), e))?;
-        let held = Held { term: Term(lock.fence().0), lost: CancellationToken::new() };
-        let release = CancellationToken::new();
-        let (lost, told) = (held.lost.clone(), release.clone());
-        let keeper = tokio::spawn(async move {
-            tokio::select! {
-                why = lock.lost() => {
-                    tracing::warn!(%why, "no longer the leader");
-                    lost.cancel();
-                }
-                () = told.cancelled() => {
-                    lost.cancel();
-                    if let Err(error) = lock.release().await {
-                        tracing::warn!(%error, "the leader's lock was not released; it ends with its session");
-                    }
-                }
+        let wanted = self.consul.election(&self.key).value(self.name.clone());
+        let campaign = wanted.ttl(LOCK_TTL).lock_delay(LOCK_DELAY).campaign();
+        let mut election = campaign.map_err(|e| self.unavailable(e))?;
+        let leadership = loop {
+            match election.next().await {
+                Some(ElectionState::Leader(leadership)) if leadership.is_held() => break leadership,
+                Some(ElectionState::Failing { error }) => return Err(self.unavailable(error)),
+                Some(_) => {}
+                None => return Err(self.unavailable("the program is ending")),
             }
+        };
+        let held = Held { term: Term(leadership.fence().0), lost: CancellationToken::new() };
+        let (lost, gone) = (held.lost.clone(), leadership.lost());
+        tokio::spawn(async move {
+            match gone.await {
+                Lost::Released => {}
+                why => tracing::warn!(%why, "no longer the leader"),
+            }
+            lost.cancel();
         });
-        *self.held.lock().await = Some((release, keeper));
+        self.leading.set(Some(leadership));
+        *self.election.lock().await = Some(election);
         Ok(held)
     }
 
     async fn release(&self, _held: &Held) {
-        if let Some((release, keeper)) = self.held.lock().await.take() {
-            release.cancel();
+        self.leading.set(None);
+        if let Some(election) = self.election.lock().await.take()
             // Returns when the lock is free: this process may end right after.
-            let _ = keeper.await;
+            && let Err(error) = election.resign().await
+        {
+            tracing::warn!(%error, "the leader's lock was not released; it ends with its session");
         }
     }
 }

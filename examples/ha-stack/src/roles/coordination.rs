@@ -16,6 +16,7 @@ use consul_client::Status;
 use super::consul_lease::ConsulLease;
 use super::journal::{ConsulJournal, decided};
 use super::labels;
+use super::leader::Leading;
 use super::swarm_register::SwarmRegister;
 use crate::platform::{Backend, Decided};
 use crate::settings::Backends;
@@ -115,10 +116,13 @@ impl Coordination {
         }
     }
 
-    /// How the scalers of a service elect their leader. `name` is how people know this one.
-    pub fn lease(&self, service: &str, name: &str) -> Arc<dyn Lease> {
+    /// How the scalers of a service elect their leader. `name` is how people know this one. Through Consul, `leading` tells
+    /// from then on whether it leads.
+    pub fn lease(&self, service: &str, name: &str, leading: &Leading) -> Arc<dyn Lease> {
         match self {
-            Self::Consul(consul) => Arc::new(ConsulLease::new(consul.clone(), lock_key(service))),
+            Self::Consul(consul) => {
+                Arc::new(ConsulLease::new(consul.clone(), lock_key(service), name, leading.clone()))
+            }
             Self::Swarm { swarm, .. } => Arc::new(SwarmLease {
                 lease: RegisterLease::new(register(swarm, service, LEADER), name, LEASE_TTL),
                 swarm: swarm.clone(),
@@ -127,10 +131,12 @@ impl Coordination {
         }
     }
 
-    /// Where the scalers of a service keep their journal and their state.
-    pub fn journal(&self, service: &str) -> Arc<dyn Journal> {
+    /// Where the scalers of a service keep their journal and their state. In Consul only the leader writes.
+    pub fn journal(&self, service: &str, leading: &Leading) -> Arc<dyn Journal> {
         match self {
-            Self::Consul(consul) => Arc::new(ConsulJournal::new(consul.clone(), service)),
+            Self::Consul(consul) => {
+                Arc::new(ConsulJournal::written_by(leading.clone(), consul.clone(), service))
+            }
             Self::Swarm { swarm, .. } => Arc::new(SwarmJournal(journal(swarm, service))),
         }
     }
@@ -217,8 +223,7 @@ fn journal(swarm: &swarm_client::Client, service: &str) -> RegisterJournal<Swarm
 }
 
 fn registered_peer(gateway: &consul_client::ServiceEntry) -> Peer {
-    let failed =
-        |check: &consul_client::HealthCheck| check.check_id == HOST_CHECK && check.status == Status::Critical;
+    let failed = |check: &consul_client::HealthCheck| check.is_of_agent() && check.status == Status::Critical;
     let port = gateway.service.meta.get(labels::META_ADMIN_PORT).map_or("", String::as_str);
     let address = gateway.address();
     Peer {
@@ -310,8 +315,6 @@ const JOURNAL: &str = "journal";
 const LEASE_TTL: Duration = Duration::from_secs(10);
 /// Some ten kilobytes beside the state: all of it is written anew each time, and goes through the managers' log.
 const ENTRIES_KEPT: usize = 30;
-/// Consul's own check of a host.
-const HOST_CHECK: &str = "serfHealth";
 
 #[cfg(test)]
 mod tests {

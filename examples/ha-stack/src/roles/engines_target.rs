@@ -5,6 +5,7 @@ use autoscaler::Decision;
 use autoscaler::controller::{ScaleError, ScaleTarget, TargetStatus, Term, Written, now};
 
 use super::fence::{self, Found, Refusal};
+use super::leader::Leading;
 use crate::platform::engines::record::{Records, ServiceRecord};
 
 /// The replicas of one service.
@@ -12,12 +13,13 @@ pub struct EnginesTarget {
     consul: consul_client::Client,
     records: Records,
     service: String,
+    leading: Leading,
 }
 
 impl EnginesTarget {
-    /// The replicas of this service.
-    pub fn new(consul: consul_client::Client, service: &str) -> Self {
-        Self { records: Records::new(consul.clone()), consul, service: service.to_owned() }
+    /// The replicas of this service, written while this one leads.
+    pub fn new(consul: consul_client::Client, service: &str, leading: Leading) -> Self {
+        Self { records: Records::new(consul.clone()), consul, service: service.to_owned(), leading }
     }
 
     async fn record(&self, tried: &str) -> Result<(ServiceRecord, u64), ScaleError> {
@@ -54,7 +56,7 @@ impl ScaleTarget for EnginesTarget {
         let refused = |refusal: Refusal| refusal.scale_error(&self.service, replicas, by);
         found(&record).allows(by, because.current, now()).map_err(refused)?;
         (record.replicas, record.term) = (replicas, Some(by.0));
-        match self.records.write(&self.service, &record, index).await {
+        match self.records.write_as(&self.leading, &self.service, &record, index).await {
             Ok(true) => Ok(Written::default()),
             Ok(false) => Err(ScaleError::Conflict {
                 service: self.service.clone(),

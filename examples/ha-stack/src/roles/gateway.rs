@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use balancer::Pool;
 use balancer::proxy::{self, Gateway, Tls};
 use clap::Args;
-use consul_client::{Check, ServiceRegistration};
+use consul_client::{Check, Registration, ServiceRegistration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::coordination::{Coordination, Discovery};
-use super::discovery::Feed;
+use super::members::Members;
 use super::{admin, labels};
 use crate::dashboard::source::GatewaySource;
 
@@ -94,7 +94,14 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
     let by = Coordination::of(args.discovery, &args.gateways, backends).await?;
     let stop = CancellationToken::new();
 
-    let feed = tokio::spawn(follow(by.clone(), args.service.clone(), gateway.clone()));
+    let feed = match &by {
+        Coordination::Consul(consul) => {
+            tokio::spawn(follow(Members::new(consul, &args.service, Some(&args.probe))?, gateway.clone()))
+        }
+        Coordination::Swarm { swarm, .. } => {
+            tokio::spawn(super::swarm_feed::follow(swarm.clone(), args.service.clone(), gateway.clone()))
+        }
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let here = format!("{scheme}://{}", args.listen);
     let source = GatewaySource::new(gateway.clone(), by.clone(), &args.service, here)?;
@@ -160,66 +167,46 @@ pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Feeds the pool; never ends by itself.
-async fn follow(by: Coordination, service: String, gateway: Gateway) {
-    match by {
-        Coordination::Consul(consul) => follow_consul(consul, service, gateway).await,
-        Coordination::Swarm { swarm, .. } => super::swarm_feed::follow(swarm, service, gateway).await,
-    }
-}
-
-/// Feeds the pool from Consul's health; never ends by itself.
-async fn follow_consul(consul: consul_client::Client, service: String, gateway: Gateway) {
-    let mut watch = consul.health().service(&service).passing().watch();
-    let mut feed = Feed::default();
-    while let Some(snapshot) = watch.next().await {
-        let updates = feed.updates(&snapshot.items);
-        tracing::info!(%service, instances = snapshot.items.len(), updates = updates.len(), "consul's health");
-        for update in updates {
+async fn follow(mut members: Members, gateway: Gateway) {
+    loop {
+        for update in members.next().await {
             gateway.apply(update);
         }
     }
 }
 
-/// Registers with the agent of this host, and again should the agent forget; deregisters at the end.
+/// Registers with the agent of this host and stays registered; deregisters at the end.
 async fn keep_registered(consul: consul_client::Client, port: u16, admin: u16, stop: CancellationToken) {
-    let mut id = None;
-    while !stop.is_cancelled() {
+    let registration = loop {
         match register(&consul, port, admin).await {
-            Ok(registered) => id = Some(registered),
+            Ok(registration) => break registration,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the gateway is not registered in Consul yet");
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(if id.is_some() { REGISTER_AGAIN } else { REGISTER_RETRY }) => {}
-            () = stop.cancelled() => {}
+            () = tokio::time::sleep(REGISTER_RETRY) => {}
+            () = stop.cancelled() => return,
         }
-    }
-    if let Some(id) = id
-        && let Err(error) = consul.agent().deregister(&id).await
-    {
+    };
+    stop.cancelled().await;
+    if let Err(error) = registration.deregister().await {
         tracing::warn!(%error, "the gateway could not be deregistered; Consul's check will find it gone");
     }
 }
 
-async fn register(consul: &consul_client::Client, port: u16, admin: u16) -> Result<String> {
+async fn register(consul: &consul_client::Client, port: u16, admin: u16) -> Result<Registration> {
     let node = consul.agent().self_info().await?.node_name;
-    let id = format!("{}-{node}", labels::GATEWAYS);
-    if consul.agent().services().await?.contains_key(&id) {
-        return Ok(id);
-    }
     let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admin);
     let check = Check::http(format!("http://{here}/healthz"))
         .interval(Duration::from_secs(1))
         .timeout(Duration::from_secs(1))
         .deregister_critical_after(Duration::from_secs(60));
-    let service = ServiceRegistration::new(labels::GATEWAYS, &id)
+    let service = ServiceRegistration::new(labels::GATEWAYS, format!("{}-{node}", labels::GATEWAYS))
         .port(port)
         .meta(labels::META_ADMIN_PORT, admin.to_string())
         .check(check);
-    consul.agent().register(&service).await?;
-    Ok(id)
+    Ok(consul.agent().keep_registered(service).await?)
 }
 
 const REGISTER_RETRY: Duration = Duration::from_secs(1);
-const REGISTER_AGAIN: Duration = Duration::from_secs(10);

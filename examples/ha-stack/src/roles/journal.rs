@@ -6,18 +6,26 @@ use async_trait::async_trait;
 use autoscaler::State;
 use autoscaler::controller::{Event, Journal, JournalEntry, JournalError, Outcome};
 
+use super::leader::Leading;
 use crate::platform::Decided;
 
-/// A journal in Consul's key-value store: the newest decisions, and the state of the engine.
+/// A journal in Consul's key-value store: the newest decisions, and the state of the engine. Anybody reads it; only the
+/// leader writes.
 pub struct ConsulJournal {
     consul: consul_client::Client,
     service: String,
+    leading: Leading,
 }
 
 impl ConsulJournal {
-    /// The journal of a service.
+    /// The journal of a service, for reading.
     pub fn new(consul: consul_client::Client, service: &str) -> Self {
-        Self { consul, service: service.into() }
+        Self::written_by(Leading::default(), consul, service)
+    }
+
+    /// The journal of a service, written while this one leads.
+    pub fn written_by(leading: Leading, consul: consul_client::Client, service: &str) -> Self {
+        Self { consul, service: service.into(), leading }
     }
 
     /// The newest decisions, oldest first.
@@ -56,6 +64,10 @@ impl ConsulJournal {
         JournalError::unavailable(&self.service, tried, source)
     }
 
+    fn not_written(&self, tried: &str, error: anyhow::Error) -> JournalError {
+        JournalError::unavailable(&self.service, tried, error.into_boxed_dyn_error())
+    }
+
     fn corrupt(&self, source: serde_json::Error) -> JournalError {
         JournalError::Corrupt { service: self.service.clone(), source: source.into() }
     }
@@ -76,9 +88,12 @@ impl Journal for ConsulJournal {
             let surplus = decisions.len().saturating_sub(DECISIONS_KEPT);
             decisions.drain(..surplus);
             let bytes = serde_json::to_vec(&decisions).map_err(|e| self.corrupt(e))?;
-            let written = self.consul.kv().cas(&self.key("decisions"), bytes, index).await;
-            if written.map_err(|e| self.unavailable("writing the journal", e))? {
-                return Ok(());
+            match self.leading.write(|txn| txn.cas(self.key("decisions"), bytes, index)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // Reading tells what became of it.
+                Err(error) if may_be_written(&error) => {}
+                Err(error) => return Err(self.not_written("writing the journal", error)),
             }
             tokio::time::sleep(Duration::from_millis(rand::random_range(10..100))).await;
         }
@@ -94,12 +109,15 @@ impl Journal for ConsulJournal {
 
     async fn save_state(&self, _service: &str, state: &State) -> Result<(), JournalError> {
         let bytes = serde_json::to_vec(state).map_err(|e| self.corrupt(e))?;
-        self.consul
-            .kv()
-            .put(&self.key("state"), bytes)
-            .await
-            .map_err(|e| self.unavailable("writing the state", e))
+        let written = self.leading.write(|txn| txn.set(self.key("state"), bytes)).await;
+        // Without a condition of its own it is written or refused for want of the lead, which is an error.
+        written.map(drop).map_err(|e| self.not_written("writing the state", e))
     }
+}
+
+/// The answer was lost, perhaps not the write.
+fn may_be_written(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<consul_client::Error>().is_some_and(consul_client::Error::maybe_applied)
 }
 
 /// The decision of an entry that changed something or held for a reason; `None` for entries about the lease.

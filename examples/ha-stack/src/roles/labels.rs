@@ -15,6 +15,8 @@ pub const STACK: &str = "ha-stack.stack";
 pub const META_OWNER: &str = "ha-stack-node";
 /// Meta of a service in Consul: the name of the machine.
 pub const META_HOST: &str = "ha-stack-host";
+/// Meta of a service in Consul: the path of its readiness check, for those who ask it themselves.
+pub const META_CHECK: &str = "ha-stack-check";
 /// Meta of a gateway in Consul: the port where it says how busy it is.
 pub const META_ADMIN_PORT: &str = "ha-stack-admin-port";
 /// The service under which gateways are registered in Consul.

@@ -189,6 +189,7 @@ impl Registrar {
             .port(serving.address.port())
             .meta(labels::META_OWNER, &self.owner)
             .meta(labels::META_HOST, &self.host)
+            .meta(labels::META_CHECK, &serving.check)
             .check(check)
     }
 }

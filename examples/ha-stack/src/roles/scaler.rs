@@ -1,7 +1,7 @@
 //! The scaler: reads how busy the gateways are, decides, and writes the number of replicas to Swarm.
 //!
-//! Any number of scalers may run; the one that holds a lease (a lock in Consul, or one in the Swarm itself) acts. Its term
-//! goes into each write, so that one that was paused and wakes up can't write over its successor.
+//! Any number of scalers may run; the one that holds a lease (by an election in Consul, or in the Swarm itself) acts. Its
+//! term goes into each write, so that one that was paused and wakes up can't write over its successor.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,11 +18,12 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::LoadSeen;
-use super::coordination::{Coordination, Discovery};
+use super::coordination::{Coordination, Discovery, Peer};
 use super::docker_stats::DockerStats;
 use super::drain::GatewayDrains;
 use super::engines_target::EnginesTarget;
 use super::labels;
+use super::leader::Leading;
 use super::prometheus::{Prometheus, Query, Together};
 use super::scaler_fleet;
 use super::scaler_policy::{self, Buffered};
@@ -182,6 +183,7 @@ impl Maker {
     /// # Errors
     /// When the policy is refused.
     pub(super) fn controller(&self, service: &str, policy: Policy) -> Result<(Controller, Arc<AtomicBool>)> {
+        let leading = Leading::default();
         let all_answer = Arc::new(AtomicBool::new(false));
         let cpu = Arc::new(AtomicBool::new(scaler_policy::wants_cpu(&policy)));
         let gateways = Gateways {
@@ -201,16 +203,16 @@ impl Maker {
                 sources.push(Box::new(While { wanted: Arc::clone(&cpu), source }));
                 Arc::new(SwarmTarget::new(swarm, service))
             }
-            (None, Some(consul)) => Arc::new(EnginesTarget::new(consul.clone(), service)),
+            (None, Some(consul)) => Arc::new(EnginesTarget::new(consul.clone(), service, leading.clone())),
             (None, None) => bail!("there is neither a Swarm nor a Consul to scale in"),
         };
-        let (journal, figures) = Counted::new(self.by.journal(service), service);
+        let (journal, figures) = Counted::new(self.by.journal(service, &leading), service);
         let controller = Controller::new(
             service,
             policy,
             Together(sources),
             Buffered { target, gateways: all_answer },
-            self.by.lease(service, &self.name),
+            self.by.lease(service, &self.name, &leading),
             journal,
         )
         .with_context(|| format!("the scaling policy of {service} was refused"))?;
@@ -263,14 +265,12 @@ struct Seen {
 
 impl Gateways {
     async fn look(&self, service: &str) -> Result<Seen> {
-        // One on a machine that is lost has nothing in flight any more.
-        let peers = self.by.peers().await?.into_iter().filter(|peer| peer.up);
-        let asked = peers.map(|peer| async move {
+        let asked = self.by.peers().await?.into_iter().map(|peer| async move {
             let seen = LoadSeen::fetch(&self.http, &peer.admin).await;
-            (peer.host, seen)
+            (peer, seen)
         });
         let mut seen = Seen::default();
-        for (host, answer) in futures_util::future::join_all(asked).await {
+        for (Peer { host, up, .. }, answer) in futures_util::future::join_all(asked).await {
             match answer {
                 // Another service's gateway. One that is silent may be of this one.
                 Ok(load) if load.service.as_deref().is_some_and(|of| of != service) => {}
@@ -281,6 +281,8 @@ impl Gateways {
                     seen.sum += load.in_flight;
                     seen.answered += 1;
                 }
+                // Nothing is in flight on a lost machine; it may be only its agent that is lost, so it was asked.
+                Err(_) if !up => {}
                 Err(error) => {
                     tracing::debug!(%host, error = format!("{error:#}"), "a gateway is silent");
                     seen.silent.push(host);

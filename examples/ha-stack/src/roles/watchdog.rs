@@ -1,16 +1,16 @@
 //! The watchdog of plain engines: starts elsewhere what a lost engine took with it, and keeps each service at its number of
-//! replicas. Any number of them may run; the one that holds a lock in Consul acts.
+//! replicas. Any number of them may run; the one that an election in Consul made the leader acts.
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use swarm_client::engines::{EnginePool, Lease, Watchdog};
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::engines::record::{ConsulRoster, LEADER, Records};
+use super::leader::Leading;
+use crate::platform::engines::record::{ConsulRoster, Followed, LEADER, Records};
 
 /// Watches until told to stop. What runs goes on without it.
 ///
@@ -23,11 +23,12 @@ pub async fn run(pool: EnginePool, consul: consul_client::Client, name: String) 
         signal.await;
         told.cancel();
     });
-    let term = ConsulTerm::default();
-    let leading = tokio::spawn(term.clone().contend(consul.clone(), name, stop.clone()));
+    let election = consul.election(LEADER).value(name).ttl(LOCK_TTL).lock_delay(LOCK_DELAY).campaign()?;
+    let leading = Leading::default();
+    let standing = tokio::spawn(leading.clone().follow(election, stop.clone()));
     let store = Arc::new(ConsulRoster::new(consul.clone()));
-    let mut watchdog = Watchdog::new(pool.clone(), Arc::new(term.clone()), store);
-    let records = Records::new(consul);
+    let mut watchdog = Watchdog::new(pool.clone(), Arc::new(leading.clone()), store);
+    let records = Records::new(consul).follow();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last = String::new();
@@ -43,18 +44,18 @@ pub async fn run(pool: EnginePool, consul: consul_client::Client, name: String) 
             last = line;
         }
         if round.led && round.engines.iter().any(|engine| engine.reached) {
-            keep_numbers(&pool, &records, &term).await;
+            keep_numbers(&pool, &records, &leading).await;
         }
     }
     // Returns when the lock is free: another one takes over at once.
-    let _ = leading.await;
+    let _ = standing.await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Has each service run as often as its record wants. One that can't be brought there waits for the next round.
-async fn keep_numbers(pool: &EnginePool, records: &Records, lease: &ConsulTerm) {
-    let all = match records.all().await {
-        Ok(all) => all,
+async fn keep_numbers(pool: &EnginePool, records: &Followed, lease: &Leading) {
+    let all = match records.latest() {
+        Ok(all) => all.unwrap_or_default(),
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "no service is scaled this time");
             return;
@@ -75,54 +76,13 @@ async fn keep_numbers(pool: &EnginePool, records: &Records, lease: &ConsulTerm) 
     }
 }
 
-/// Leadership by a lock in Consul; the term is the lock's fence.
-#[derive(Clone, Debug, Default)]
-struct ConsulTerm(Arc<AtomicU64>);
-
-impl Lease for ConsulTerm {
+/// The term is the fence of the election's lock.
+impl Lease for Leading {
     fn term(&self) -> Option<u64> {
-        match self.0.load(Ordering::Relaxed) {
-            NOBODY => None,
-            term => Some(term),
-        }
+        self.now().map(|leadership| leadership.fence().0)
     }
 }
 
-impl ConsulTerm {
-    async fn contend(self, consul: consul_client::Client, name: String, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            let wanted = consul.lock(LEADER).value(name.clone()).ttl(LOCK_TTL).lock_delay(LOCK_DELAY);
-            let acquired = tokio::select! {
-                acquired = wanted.acquire() => acquired,
-                () = stop.cancelled() => return,
-            };
-            let lock = match acquired {
-                Ok(lock) => lock,
-                Err(error) => {
-                    tracing::warn!(%error, "the watchdogs' lock can't be had");
-                    tokio::time::sleep(LOCK_DELAY).await;
-                    continue;
-                }
-            };
-            self.0.store(lock.fence().0.max(NOBODY + 1), Ordering::Relaxed);
-            tracing::info!(term = lock.fence().0, "leading");
-            tokio::select! {
-                why = lock.lost() => {
-                    self.0.store(NOBODY, Ordering::Relaxed);
-                    tracing::warn!(%why, "no longer the leader");
-                }
-                () = stop.cancelled() => {
-                    self.0.store(NOBODY, Ordering::Relaxed);
-                    if let Err(error) = lock.release().await {
-                        tracing::warn!(%error, "the lock was not released; it ends with its session");
-                    }
-                }
-            }
-        }
-    }
-}
-
-const NOBODY: u64 = 0;
 /// A look at engines that answer takes milliseconds; three at one that is gone make it lost, in about three seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The shortest that Consul offers; a leader whose host is lost is gone sooner, by Consul's own failure detection.

@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine::{Asked, CONFLICT, Engine, NO_LEADER, Reply, version};
 use ha_stack::roles::coordination::Coordination;
+use ha_stack::roles::leader::Leading;
 use ha_stack::roles::swarm_register::SwarmRegister;
 use serde_json::{Value, json};
 use swarm_client::Client;
@@ -212,13 +213,13 @@ async fn terms_go_on_above_those_at_the_service_when_the_leases_config_is_lost()
     let (_engine, client, _) = managers.engine().await;
     managers.add("web", 2, json!({"ha-stack.term": "41"}));
     let by = by(&client);
-    let lease = by.lease("web", "h1");
+    let lease = by.lease("web", "h1", &Leading::default());
     let held = soon("the lease", lease.acquire()).await.unwrap();
     assert_eq!(held.term, Term(42));
     assert_eq!(by.leader("web").await.unwrap(), Some(("h1".into(), Term(42))));
     soon("giving it back", lease.release(&held)).await;
     assert_eq!(by.leader("web").await.unwrap(), None);
-    let other = soon("the next lease", by.lease("web", "h2").acquire()).await.unwrap();
+    let other = soon("the next lease", by.lease("web", "h2", &Leading::default()).acquire()).await.unwrap();
     assert_eq!(other.term, Term(43));
 }
 
@@ -227,12 +228,12 @@ async fn state_and_decisions_outlive_the_scaler_that_kept_them() {
     let managers = Arc::new(Managers::default());
     let ((_one, first, _), (_two, second, _)) = (managers.engine().await, managers.engine().await);
     let state = autoscaler::State::seeded(4, Duration::from_secs(100));
-    by(&first).journal("web").save_state("web", &state).await.unwrap();
-    let kept = by(&second).journal("web").load_state("web").await.unwrap();
+    by(&first).journal("web", &Leading::default()).save_state("web", &state).await.unwrap();
+    let kept = by(&second).journal("web", &Leading::default()).load_state("web").await.unwrap();
     assert_eq!(kept, Some(state));
     assert!(by(&second).decisions("web").await.unwrap().is_empty());
     by(&second).forget("web").await.unwrap();
-    assert_eq!(by(&first).journal("web").load_state("web").await.unwrap(), None);
+    assert_eq!(by(&first).journal("web", &Leading::default()).load_state("web").await.unwrap(), None);
 }
 
 /// Something that answers on loopback until it is dropped.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use consul_client::EphemeralState;
 use swarm_client::engines::discovery::list;
 use swarm_client::engines::{Discovery, DiscoveryError};
 use tokio_util::sync::CancellationToken;
@@ -64,22 +65,29 @@ pub async fn join(
     let engines = list::entry(advertise).context("--advertise")?;
     ensure!(engines.len() == 1, "--advertise is {advertise}: one engine joins at a time");
     let key = format!("{}{advertise}", folder(prefix));
-    while !stop.is_cancelled() {
-        let wanted = consul.lock(&key).value(advertise.to_owned()).ttl(TTL).lock_delay(Duration::ZERO);
-        let lock = tokio::select! {
-            lock = wanted.acquire() => lock.with_context(|| format!("the key {key} can't be held in Consul"))?,
-            () = stop.cancelled() => return Ok(()),
-        };
-        tracing::info!(%key, "joined");
-        joined();
+    let held = consul.ephemeral(&key).value(advertise.to_owned()).ttl(TTL).hold();
+    let here = tokio::select! {
+        here = held => here.with_context(|| format!("the key {key} can't be held in Consul"))?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let mut state = here.subscribe_state();
+    state.mark_changed();
+    loop {
         tokio::select! {
-            why = lock.lost() => tracing::warn!(%key, %why, "no longer joined"),
-            () = stop.cancelled() => {
-                if let Err(error) = lock.release().await {
-                    tracing::warn!(%error, "the key was not released; it ends with its session");
-                }
-            }
+            changed = state.changed() => if changed.is_err() { break },
+            () = stop.cancelled() => break,
         }
+        match &*state.borrow_and_update() {
+            EphemeralState::Present => {
+                tracing::info!(%key, "joined");
+                joined();
+            }
+            // It is tried again by itself.
+            state => tracing::warn!(%key, ?state, "no longer joined"),
+        }
+    }
+    if let Err(error) = here.release().await {
+        tracing::warn!(%error, "the key was not deleted; it ends with its session");
     }
     Ok(())
 }

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
+use consul_client::{KvPair, SharedWatch};
 use serde::{Deserialize, Serialize};
 use swarm_client::engines::labels::CONSTRAINTS;
 use swarm_client::engines::{ContainerSpec, Roster, RosterStore, StoreError};
+
+use crate::roles::leader::Leading;
 
 /// A service on plain engines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,11 +82,12 @@ impl Records {
     pub async fn all(&self) -> Result<Vec<(String, ServiceRecord)>> {
         let pairs =
             self.consul.kv().list(SERVICES).await.context("the services' records can't be read")?.value;
-        let read = pairs.iter().map(|pair| {
-            let name = pair.key.trim_start_matches(SERVICES).to_owned();
-            Ok((name, decode(&pair.key, &pair.value)?))
-        });
-        read.collect()
+        pairs.iter().map(named).collect()
+    }
+
+    /// Follows every service's record.
+    pub fn follow(&self) -> Followed {
+        Followed(self.consul.kv().watch_prefix(SERVICES).share())
     }
 
     /// Writes, if nobody has since `index` was read.
@@ -92,6 +96,22 @@ impl Records {
     /// When Consul can't be written.
     pub async fn write(&self, service: &str, record: &ServiceRecord, index: u64) -> Result<bool> {
         let written = self.consul.kv().cas(&key(service), serde_json::to_vec(record)?, index).await;
+        written.context("the service's record can't be written")
+    }
+
+    /// As [`Records::write`], by whoever leads; Consul refuses another.
+    ///
+    /// # Errors
+    /// When it does not lead, or Consul can't be written.
+    pub async fn write_as(
+        &self,
+        leading: &Leading,
+        service: &str,
+        record: &ServiceRecord,
+        index: u64,
+    ) -> Result<bool> {
+        let value = serde_json::to_vec(record)?;
+        let written = leading.write(|txn| txn.cas(key(service), value, index)).await;
         written.context("the service's record can't be written")
     }
 
@@ -134,6 +154,24 @@ impl Records {
         let held = found.filter(|pair| pair.session.is_some());
         Ok(held.map(|pair| String::from_utf8_lossy(&pair.value).into_owned()))
     }
+}
+
+/// The records of all services as Consul last told them, without asking each time.
+#[derive(Clone, Debug)]
+pub struct Followed(SharedWatch<KvPair>);
+
+impl Followed {
+    /// Every service's record, by name; `None` before Consul has told any. While it is away, the last good set.
+    ///
+    /// # Errors
+    /// When Consul holds something else there.
+    pub fn latest(&self) -> Result<Option<Vec<(String, ServiceRecord)>>> {
+        self.0.latest().map(|snapshot| snapshot.items.iter().map(named).collect()).transpose()
+    }
+}
+
+fn named(pair: &KvPair) -> Result<(String, ServiceRecord)> {
+    Ok((pair.key.trim_start_matches(SERVICES).to_owned(), decode(&pair.key, &pair.value)?))
 }
 
 /// A watchdog's roster in Consul. A value there may have 512 KiB: enough for a hundred containers.
