@@ -23,5 +23,7 @@ mod prometheus;
 mod proxies;
 #[path = "dashboard/scripted.rs"]
 mod scripted;
+#[path = "gateway/services.rs"]
+mod services;
 #[path = "support/up.rs"]
 mod up;

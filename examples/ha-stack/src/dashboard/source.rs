@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use balancer::proxy::Gateway;
 
-use super::view::View;
+use super::view::{ServiceSeen, View};
 use crate::load;
 use crate::platform::{Backend, Decided, GatewayStatus, Happening, Host, Platform};
 use crate::roles::admin::{self, LoadSeen};
 use crate::roles::coordination::{Coordination, Peer};
+use crate::roles::services::Services;
 
 /// Something that can say how the stack is.
 #[async_trait]
@@ -57,6 +57,9 @@ impl Source for PlatformSource {
             hold: status.hold,
             hosts: status.hosts,
             replicas: status.replicas,
+            // A platform starts one service.
+            services: Vec::new(),
+            unrouted_total: 0,
             gateways: status.gateways,
             backends,
             decisions: self.decisions.or_last(decisions),
@@ -67,7 +70,7 @@ impl Source for PlatformSource {
 
 /// The gateway of this process, and its peers as far as they are known.
 pub struct GatewaySource {
-    gateway: Gateway,
+    services: Services,
     by: Coordination,
     http: reqwest::Client,
     service: String,
@@ -77,13 +80,14 @@ pub struct GatewaySource {
 }
 
 impl GatewaySource {
-    /// A gateway in front of `service`; `here` is where users reach it.
+    /// A gateway in front of `services`; `service` is the one whose scaler's decisions are shown, `here` where users reach
+    /// it.
     ///
     /// # Errors
     /// When the HTTP client can't be built.
-    pub fn new(gateway: Gateway, by: Coordination, service: &str, here: String) -> Result<Self> {
+    pub fn new(services: Services, by: Coordination, service: &str, here: String) -> Result<Self> {
         Ok(Self {
-            gateway,
+            services,
             by,
             http: load::client(PEER_TIMEOUT)?,
             service: service.into(),
@@ -93,17 +97,15 @@ impl GatewaySource {
         })
     }
 
-    async fn load_of(&self, peers: &[Peer]) -> Vec<GatewayStatus> {
+    async fn load_of(&self, peers: &[Peer]) -> Vec<(GatewayStatus, Option<LoadSeen>)> {
         let asked = peers.iter().map(|peer| async move {
-            let address = format!("http://{}", peer.site);
+            let (name, address) = (peer.host.clone(), format!("http://{}", peer.site));
             match LoadSeen::fetch(&self.http, &peer.admin).await {
-                Ok(seen) => seen.status(&peer.host, &address),
-                Err(error) => GatewayStatus {
-                    name: peer.host.clone(),
-                    address,
-                    error: Some(format!("{error:#}")),
-                    ..GatewayStatus::default()
-                },
+                Ok(seen) => (seen.status(&name, &address), Some(seen)),
+                Err(error) => {
+                    let error = Some(format!("{error:#}"));
+                    (GatewayStatus { name, address, error, ..GatewayStatus::default() }, None)
+                }
             }
         });
         futures_util::future::join_all(asked).await
@@ -113,28 +115,34 @@ impl GatewaySource {
 #[async_trait]
 impl Source for GatewaySource {
     async fn look(&self) -> Result<View> {
-        let own = LoadSeen::of(&self.gateway)?;
+        let own = LoadSeen::of_all(&self.services)?;
         let (peers, decisions, backends) = tokio::join!(
             soon(self.by.peers()),
             soon(self.by.decisions(&self.service)),
             self.by.health(&self.service),
         );
         let peers = self.peers.or_last(peers);
-        let mut gateways = self.load_of(&peers).await;
-        if gateways.is_empty() {
+        let mut loads = self.load_of(&peers).await;
+        if loads.is_empty() {
             // With nobody to ask this gateway still knows what it does itself.
-            gateways.push(own.status("here", &self.here));
+            loads.push((own.status("here", &self.here), Some(own.clone())));
         }
+        let (gateways, seen): (Vec<_>, Vec<_>) = loads.into_iter().unzip();
+        let seen: Vec<LoadSeen> = seen.into_iter().flatten().collect();
+        let services = ServiceSeen::together(&own.services(), seen.iter().map(LoadSeen::services));
         Ok(View {
             platform: "gateway".into(),
             service: self.service.clone(),
             seen_from: format!("the gateway at {}", self.here),
             hosts: hosts(&peers, &backends),
             replicas: own.replicas(),
+            // One that gets everything is what the whole page is about.
+            services: if services.iter().all(|one| one.rules.is_empty()) { Vec::new() } else { services },
+            unrouted_total: seen.iter().map(LoadSeen::unrouted_total).sum(),
             gateways,
             backends,
             decisions: self.decisions.or_last(decisions),
-            events: admin::happenings(&self.gateway),
+            events: admin::happenings_of_all(&self.services),
             ..View::default()
         })
     }

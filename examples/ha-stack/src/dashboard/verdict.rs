@@ -52,6 +52,13 @@ pub fn judge(view: &View, sample: &Sample, error: Option<&str>) -> Verdict {
         };
         return say(Level::Bad, "No replica takes traffic", text);
     }
+    let starved = view.services.iter().filter(|one| one.usable == 0 && one.waiting > 0);
+    let starved: Vec<_> = starved
+        .map(|one| format!("{} requests wait for a replica of {}", one.waiting, one.service))
+        .collect();
+    if !starved.is_empty() {
+        return say(Level::Bad, "A service has no replica", format!("{}; {counts}", starved.join(", ")));
+    }
     let wrong = not_well(view);
     if !wrong.is_empty() {
         return say(Level::Bad, "Something it stands on is not well", wrong.join("; "));
@@ -110,6 +117,18 @@ mod tests {
         let sample = Sample { waiting: Some(12), ..Sample::default() };
         let verdict = judge(&view([true, true], 0, 1), &sample, None);
         assert_eq!(verdict.text, "12 requests wait for one; 2 of 2 hosts up, 0 of 1 replicas in use");
+    }
+
+    #[test]
+    fn one_of_several_services_without_a_replica_is_named_while_somebody_waits() {
+        let mut seen = view([true, true], 2, 2);
+        let shop = crate::dashboard::view::ServiceSeen { service: "shop".into(), ..Default::default() };
+        seen.services = vec![shop];
+        assert_eq!(level(&seen), Level::Good, "scaled to zero, and nobody asks");
+        seen.services[0].waiting = 3;
+        let verdict = judge(&seen, &Sample::default(), None);
+        assert_eq!(verdict.level, Level::Bad);
+        assert!(verdict.text.starts_with("3 requests wait for a replica of shop; "), "{}", verdict.text);
     }
 
     #[test]

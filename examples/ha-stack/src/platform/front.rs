@@ -20,12 +20,14 @@ pub(super) struct Front {
     pub(super) ip: IpAddr,
     /// The address that users know, where it is not a host's own.
     public: Option<IpAddr>,
+    /// Of the gateways' services the one that is looked at.
+    service: String,
     http: reqwest::Client,
 }
 
 impl Front {
-    pub(super) fn new(ip: IpAddr, public: Option<IpAddr>) -> Result<Self> {
-        Ok(Self { ip, public, http: load::client(Duration::from_secs(1))? })
+    pub(super) fn new(ip: IpAddr, public: Option<IpAddr>, service: &str) -> Result<Self> {
+        Ok(Self { ip, public, service: service.to_owned(), http: load::client(Duration::from_secs(1))? })
     }
 
     pub(super) fn site(&self) -> String {
@@ -48,7 +50,9 @@ impl Front {
     }
 
     pub(super) async fn seen_at(&self, host: IpAddr) -> Result<LoadSeen> {
-        LoadSeen::fetch(&self.http, &format!("{host}:{ADMIN_PORT}")).await
+        let seen =
+            LoadSeen::fetch_service(&self.http, &format!("{host}:{ADMIN_PORT}"), &self.service).await?;
+        seen.with_context(|| format!("the gateway at {host} does not serve {}", self.service))
     }
 
     /// What the front gateway saw happen lately.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use balancer::EventKind;
@@ -12,58 +13,69 @@ use balancer::proxy::Gateway;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use super::services::Services;
+use crate::dashboard::view::ServiceSeen;
 use crate::metrics;
 use crate::platform::{GatewayStatus, Happening, Replica};
 
 /// Answers `/healthz`, `/load`, `/events`, `/metrics`, `POST /drain` and what `more` answers, until the listener fails.
+/// A drain that names no service means `service`.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, gateway: Gateway, service: &str, more: Router) -> Result<()> {
-    let drain = super::drain::routes(gateway.clone());
-    let figures = gateway.clone();
-    let page = move || metrics::gateway::page(&figures.load(), figures.ready());
+pub async fn serve(listener: TcpListener, services: Services, service: String, more: Router) -> Result<()> {
+    let drain = super::drain::routes(services.clone(), service);
+    let figures = services.clone();
+    let page = move || metrics::gateway::page(&figures.whole_load(), figures.ready());
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/load", get(load))
-        .layer(axum::Extension(Service(service.to_owned())))
         .route("/events", get(events_of))
-        .with_state(Arc::new(gateway))
+        .with_state(services)
         .merge(drain)
         .merge(metrics::server::route(Arc::new(page)))
         .merge(more);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }
 
-async fn healthz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str) {
-    if gateway.ready() {
+async fn healthz(State(services): State<Services>) -> (StatusCode, &'static str) {
+    if services.ready() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     }
 }
 
-/// The service whose replicas this gateway sends requests to.
-#[derive(Clone)]
-struct Service(String);
-
-/// The load, and of which service it is.
-#[derive(Serialize)]
-struct LoadOf {
-    service: String,
-    #[serde(flatten)]
-    load: balancer::proxy::Load,
+/// Whose load is asked for; all services' without one.
+#[derive(Deserialize)]
+struct Whose {
+    service: Option<String>,
 }
 
-async fn load(
-    State(gateway): State<Arc<Gateway>>,
-    axum::Extension(Service(service)): axum::Extension<Service>,
-) -> Json<LoadOf> {
-    Json(LoadOf { service, load: gateway.load() })
+async fn load(State(services): State<Services>, Query(whose): Query<Whose>) -> Response {
+    let Some(service) = whose.service else { return Json(services.whole_load()).into_response() };
+    match services.load(&service) {
+        Some(load) => Json(load).into_response(),
+        None => {
+            let why = format!(
+                "no service {service:?} is routed here; there are: {}\n",
+                services.names().join(", ")
+            );
+            (StatusCode::NOT_FOUND, why).into_response()
+        }
+    }
 }
 
-async fn events_of(State(gateway): State<Arc<Gateway>>) -> Json<Vec<Happening>> {
-    Json(happenings(&gateway))
+async fn events_of(State(services): State<Services>) -> Json<Vec<Happening>> {
+    Json(happenings_of_all(&services))
+}
+
+/// What the gateway in this process saw happen to the replicas of all services, oldest first.
+pub fn happenings_of_all(services: &Services) -> Vec<Happening> {
+    let gateways = services.names().into_iter().filter_map(|name| services.gateway(&name));
+    let mut all: Vec<Happening> = gateways.flat_map(|gateway| happenings(&gateway)).collect();
+    all.sort_by(|a, b| a.at.total_cmp(&b.at));
+    all
 }
 
 /// What a gateway in this process saw happen to its replicas, oldest first.
@@ -103,7 +115,7 @@ pub async fn events(http: &reqwest::Client, address: &str) -> Result<Vec<Happeni
 /// The part of `/load` that this program reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LoadSeen {
-    /// The service whose requests these are; `None` of a gateway that does not say.
+    /// The service whose requests these are; `None` where they are those of all services.
     #[serde(default)]
     pub service: Option<String>,
     /// Requests under way, waiting ones included.
@@ -125,6 +137,13 @@ pub struct LoadSeen {
     #[serde(default)]
     latency_p99: Option<f64>,
     endpoints: Vec<EndpointSeen>,
+    #[serde(default)]
+    rules: Vec<String>,
+    /// Each service's, where it is that of all.
+    #[serde(default)]
+    services: Vec<LoadSeen>,
+    #[serde(default)]
+    unrouted_total: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -157,18 +176,74 @@ impl LoadSeen {
         serde_json::from_value(value).context("the gateway's load has another shape")
     }
 
-    /// Of a gateway whose admin address is `address`.
+    /// Of all services of the gateway in this process.
+    ///
+    /// # Errors
+    /// When the report has another shape than [`LoadSeen`].
+    pub fn of_all(services: &Services) -> Result<Self> {
+        let value = serde_json::to_value(services.whole_load())?;
+        serde_json::from_value(value).context("the gateway's load has another shape")
+    }
+
+    /// Of all services of a gateway whose admin address is `address`.
     ///
     /// # Errors
     /// When it does not answer within the time that `http` gives it, or not with a load.
     pub async fn fetch(http: &reqwest::Client, address: &str) -> Result<Self> {
-        let url = format!("http://{address}/load");
-        let answer = http.get(&url).send().await;
+        let seen = Self::get(http, http.get(format!("http://{address}/load"))).await?;
+        seen.with_context(|| format!("what answers at {address} is not a gateway: it has no /load"))
+    }
+
+    /// Of one service; `None` of a gateway that does not serve it.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub async fn fetch_service(http: &reqwest::Client, address: &str, service: &str) -> Result<Option<Self>> {
+        let asked = http.get(format!("http://{address}/load")).query(&[("service", service)]);
+        let seen = Self::get(http, asked).await?;
+        // One that does not know the question says whose its load is, or has one service alone.
+        Ok(seen.filter(|seen| seen.service.as_deref().is_none_or(|of| of == service)))
+    }
+
+    /// `None` for what is not there.
+    async fn get(http: &reqwest::Client, asked: reqwest::RequestBuilder) -> Result<Option<Self>> {
+        let asked = asked.build().context("the address of a gateway is none")?;
+        let url = asked.url().clone();
+        let answer = http.execute(asked).await;
         let answer = answer.with_context(|| format!("the gateway at {url} does not answer"))?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
         if !answer.status().is_success() {
             bail!("the gateway at {url} answers {}", answer.status());
         }
-        answer.json().await.with_context(|| format!("what answers at {url} is not a gateway"))
+        let seen = answer.json().await.with_context(|| format!("what answers at {url} is not a gateway"))?;
+        Ok(Some(seen))
+    }
+
+    /// Requests that no route covered, where it is the load of all.
+    pub fn unrouted_total(&self) -> u64 {
+        self.unrouted_total
+    }
+
+    /// Each service, where it is the load of all.
+    pub fn services(&self) -> Vec<ServiceSeen> {
+        let each = self.services.iter().map(|load| {
+            let replicas = load.replicas();
+            ServiceSeen {
+                service: load.service.clone().unwrap_or_default(),
+                rules: load.rules.clone(),
+                rate: load.rate_per_second,
+                in_flight: load.in_flight,
+                waiting: load.waiting,
+                p95_ms: load.latency_p95.map(|seconds| seconds * 1000.0),
+                requests_total: load.requests_total,
+                errors_total: load.responses_5xx_total,
+                replicas: replicas.len(),
+                usable: crate::platform::usable(&replicas).count(),
+            }
+        });
+        each.collect()
     }
 
     /// As a line of the status.

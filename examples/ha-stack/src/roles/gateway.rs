@@ -1,4 +1,5 @@
-//! The gateway: follows Consul's health or the Swarm's tasks, sends users' requests to the replicas, and says how busy it is.
+//! The gateway: follows Consul's health or the Swarm's tasks, sends users' requests to the replicas of one or several
+//! services, and says how busy it is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use balancer::Pool;
 use balancer::proxy::{self, Gateway, Tls};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use consul_client::{Check, Registration, ServiceRegistration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::coordination::{Coordination, Discovery};
-use super::members::Members;
-use super::{admin, labels};
+use super::services::Services;
+use super::{admin, follow, labels};
 use crate::dashboard::source::GatewaySource;
 
 use crate::settings::Backends;
@@ -24,9 +25,15 @@ use crate::settings::Backends;
 /// Flags of `gateway`.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayArgs {
-    /// The service, of Consul or of the Swarm, whose replicas get the requests
+    /// The service, of Consul or of the Swarm, whose replicas get the requests that no other service's labels claim
     #[arg(long, default_value = "web")]
     service: String,
+    /// Which services get requests
+    #[arg(long, value_enum, default_value_t = Routes::Mixed, value_name = "WHICH")]
+    routes: Routes,
+    /// A file with 16 bytes or more that all gateways share, for the cookies of sticky routes; otherwise each makes its own
+    #[arg(long, value_name = "FILE")]
+    sticky_key: Option<PathBuf>,
     /// Where users reach the gateway
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     listen: SocketAddr,
@@ -59,7 +66,41 @@ pub struct GatewayArgs {
     gateways: String,
 }
 
+/// Which services a gateway serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Routes {
+    /// Those with routing labels by these, and --service for everything else, unless it has such labels too
+    Mixed,
+    /// Those with routing labels alone; everything else is answered 404
+    Labels,
+    /// --service alone, whatever labels others have
+    Off,
+}
+
 impl GatewayArgs {
+    /// The services, of which the one that gets the rest is there already.
+    fn services(&self) -> Result<Services> {
+        let config =
+            config(&self.probe, Duration::from_secs(self.wait)).retry_statuses(self.retry_on.iter().copied());
+        let key = self.sticky_key.as_ref().map(|path| {
+            let key = std::fs::read(path)
+                .with_context(|| format!("--sticky-key is {}: it can't be read", path.display()))?;
+            anyhow::ensure!(
+                key.len() >= 16,
+                "--sticky-key is {}: it has {} bytes; it must have 16 or more",
+                path.display(),
+                key.len()
+            );
+            Ok(key)
+        });
+        Services::new(config, self.rest(), key.transpose()?)
+    }
+
+    /// Who gets what no route covers.
+    fn rest(&self) -> Option<&str> {
+        (self.routes != Routes::Labels).then_some(self.service.as_str())
+    }
+
     /// The certificates, if users are served by TLS.
     fn tls(&self) -> Result<Option<Tls>> {
         anyhow::ensure!(
@@ -82,9 +123,7 @@ impl GatewayArgs {
 /// When an address can't be bound or a setting is wrong. Consul may come later.
 pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
     let tls = args.tls()?;
-    let config =
-        config(&args.probe, Duration::from_secs(args.wait)).retry_statuses(args.retry_on.iter().copied());
-    let gateway = build_with(config, rand::random())?;
+    let services = args.services()?;
     let listener = bind("--listen", args.listen).await?;
     let admin = bind("--admin", args.admin).await?;
     anyhow::ensure!(
@@ -94,20 +133,24 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
     let by = Coordination::of(args.discovery, &args.gateways, backends).await?;
     let stop = CancellationToken::new();
 
-    let feed = match &by {
-        Coordination::Consul(consul) => {
-            tokio::spawn(follow(Members::new(consul, &args.service, Some(&args.probe))?, gateway.clone()))
+    let rest = args.rest().map(str::to_owned);
+    let feed = match by.clone() {
+        Coordination::Consul(consul) if args.routes == Routes::Off => {
+            tokio::spawn(follow::one(consul, args.service.clone(), args.probe.clone(), services.clone()))
         }
+        Coordination::Consul(consul) => tokio::spawn(follow::all(consul, rest, args.probe.clone(), services.clone())),
         Coordination::Swarm { swarm, .. } => {
-            tokio::spawn(super::swarm_feed::follow(swarm.clone(), args.service.clone(), gateway.clone()))
+            let gateway = services.gateway(&args.service).context(
+                "--routes labels needs Consul, where the labels are: with --discovery swarm leave it out",
+            )?;
+            tokio::spawn(super::swarm_feed::follow(swarm, args.service.clone(), gateway))
         }
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let here = format!("{scheme}://{}", args.listen);
-    let source = GatewaySource::new(gateway.clone(), by.clone(), &args.service, here)?;
+    let source = GatewaySource::new(services.clone(), by.clone(), &args.service, here)?;
     let dashboard = crate::dashboard::of_a_gateway(source, args.admin, stop.clone());
-    let (aside, service) = (gateway.clone(), args.service.clone());
-    let side = tokio::spawn(async move { admin::serve(admin, aside, &service, dashboard).await });
+    let side = tokio::spawn(admin::serve(admin, services.clone(), args.service.clone(), dashboard));
     let registration = match by {
         Coordination::Consul(consul) if args.register => {
             Some(tokio::spawn(keep_registered(consul, args.listen.port(), args.admin.port(), stop.clone())))
@@ -122,8 +165,8 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
         told.cancel();
     };
     let served = match tls {
-        Some(tls) => gateway.serve_tls(listener, &tls, shutdown).await,
-        None => gateway.serve(listener, shutdown).await,
+        Some(tls) => services.router().serve_tls(listener, &tls, shutdown).await,
+        None => services.router().serve(listener, shutdown).await,
     };
     let served = served.context("the gateway can't go on listening");
     feed.abort();
@@ -142,16 +185,12 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
 /// # Errors
 /// When a setting is refused.
 pub fn build(probe: &str, wait: Duration, seed: u64) -> Result<Gateway> {
-    build_with(config(probe, wait), seed)
-}
-
-fn config(probe: &str, wait: Duration) -> proxy::Config {
-    proxy::Config::default().probe(probe).waiting_timeout(wait)
-}
-
-fn build_with(config: proxy::Config, seed: u64) -> Result<Gateway> {
     let pool = Pool::new(balancer::Config::default().probes(balancer::Probes::default()), seed)?;
-    Gateway::new(Arc::new(pool), config).context("the gateway's settings were refused")
+    Gateway::new(Arc::new(pool), config(probe, wait)).context("the gateway's settings were refused")
+}
+
+pub(crate) fn config(probe: &str, wait: Duration) -> proxy::Config {
+    proxy::Config::default().probe(probe).waiting_timeout(wait)
 }
 
 /// Binds an address, or says which flag named it.
@@ -164,15 +203,6 @@ pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener> {
             "{flag} is {address}: it can't be bound; stop what listens there, or choose another with {flag}"
         )
     })
-}
-
-/// Feeds the pool; never ends by itself.
-async fn follow(mut members: Members, gateway: Gateway) {
-    loop {
-        for update in members.next().await {
-            gateway.apply(update);
-        }
-    }
 }
 
 /// Registers with the agent of this host and stays registered; deregisters at the end.

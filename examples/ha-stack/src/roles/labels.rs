@@ -21,6 +21,8 @@ pub const META_CHECK: &str = "ha-stack-check";
 pub const META_ADMIN_PORT: &str = "ha-stack-admin-port";
 /// The service under which gateways are registered in Consul.
 pub const GATEWAYS: &str = "ha-gateway";
+/// The folder in Consul's KV where registrars note the routing labels of services, by name.
+pub const ROUTES: &str = "ha-stack/routes/";
 
 /// On the gateways' service, where they are found as its tasks: the port where users reach them, 8080 unless given.
 pub const SITE_PORT: &str = "ha-stack.site-port";

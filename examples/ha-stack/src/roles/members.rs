@@ -22,6 +22,16 @@ pub struct Members {
     asker: Asker,
     ticks: Interval,
     asking: Option<Asking>,
+    tags: Vec<Vec<String>>,
+}
+
+/// What changed.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// For the pool.
+    pub updates: Vec<Update>,
+    /// The tags of each registered instance, where they are others than before. Those of one whose agent is lost count too.
+    pub tags: Option<Vec<Vec<String>>>,
 }
 
 type Asking = JoinHandle<Vec<(String, bool)>>;
@@ -42,15 +52,22 @@ impl Members {
             asker: Asker { http: load::client(ASK_LIMIT)?, probe: probe.map(str::to_owned) },
             ticks,
             asking: None,
+            tags: Vec::new(),
         })
     }
 
     /// What changed; never ends by itself. Consul's outage changes nothing: the last good set stays. Cancel-safe.
-    pub async fn next(&mut self) -> Vec<Update> {
+    pub async fn next(&mut self) -> Change {
         loop {
+            let mut tags = None;
             let updates = tokio::select! {
                 snapshot = self.watch.next() => {
                     let Some(snapshot) = snapshot else { return std::future::pending().await };
+                    let said: Vec<_> = snapshot.items.iter().map(|entry| entry.service.tags.clone()).collect();
+                    if said != self.tags {
+                        self.tags.clone_from(&said);
+                        tags = Some(said);
+                    }
                     let updates = self.feed.updates(&snapshot.items);
                     tracing::debug!(service = %self.service, instances = snapshot.items.len(), "consul's health");
                     updates
@@ -66,9 +83,9 @@ impl Members {
                     continue;
                 }
             };
-            if !updates.is_empty() {
+            if !updates.is_empty() || tags.is_some() {
                 tracing::info!(service = %self.service, updates = updates.len(), doubts = self.feed.doubts(), "members");
-                return updates;
+                return Change { updates, tags };
             }
         }
     }
@@ -133,7 +150,7 @@ mod tests {
     use super::*;
 
     async fn soon(members: &mut Members) -> Vec<Update> {
-        timeout(Duration::from_secs(30), members.next()).await.expect("updates in time")
+        timeout(Duration::from_secs(30), members.next()).await.expect("updates in time").updates
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use swarm_client::bollard::query_parameters::{ListContainersOptionsBuilder, Rest
 use swarm_client::engines::labels::INSTANCE;
 
 use super::registrar::Serving;
+use super::routes;
 
 /// The containers of this host's engine.
 pub(super) struct PlainEngine {
@@ -58,7 +59,11 @@ fn serving(
     let config = inspected.config.as_ref()?;
     let service = service(config.hostname.as_deref()?, config.domainname.as_deref().unwrap_or_default(), id)?;
     let ports = container.ports.as_ref()?;
-    let port = ports.iter().filter_map(|port| port.public_port).min()?;
+    let routing = routes::routing(found.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let named = routes::port(&service, &routing);
+    let named = ports.iter().find(|port| Some(port.private_port) == named && port.public_port.is_some());
+    let port = named.and_then(|port| port.public_port);
+    let port = port.or_else(|| ports.iter().filter_map(|port| port.public_port).min())?;
     let name = container.names.as_ref()?.first()?.trim_start_matches('/');
     let short: String = id.chars().take(12).collect();
     Some(Serving {
@@ -66,6 +71,7 @@ fn serving(
         service,
         address: SocketAddr::new(address, port),
         check: found.get(label)?.clone(),
+        tags: routes::tags(&routing).collect(),
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A task is registered when it first answers its readiness check, so that nobody is sent to one that starts up, and
 //! removed as soon as Swarm wants it gone, while it still serves. On a plain engine (`--plain`) the same goes for
-//! containers. When Swarm or Consul can't be reached, what is registered stays: Consul's own checks and the gateways'
+//! containers. Labels by which gateways route go along as tags. When Swarm or Consul can't be reached, what is registered stays: Consul's own checks and the gateways'
 //! probes go on without us.
 
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::coordination::Discovery;
 use super::plain::PlainEngine;
+use super::route_records::Records;
+use super::routes::{self, Labels};
 use super::{labels, liveness, usage};
 use crate::load;
 use crate::metrics::{self, registrar::Figures};
@@ -67,7 +69,10 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
             info.swarm.node_addr.parse().context("the engine does not say its address in the Swarm")?;
         let (node, host) = (info.swarm.node_id, info.name);
         let owner = node.to_string();
-        Registrar { source: Source::Swarm { swarm, node }, consul, http, owner, host, address }
+        // A manager always says it; records of one that does not are its own alone.
+        let cluster = info.swarm.rest.get("Cluster").and_then(|cluster| cluster.get("ID")?.as_str());
+        let records = Records::new(consul.clone(), cluster.unwrap_or(&owner).to_owned());
+        Registrar { source: Source::Swarm { swarm, node, records }, consul, http, owner, host, address }
     };
     let figures = Arc::new(Figures::default());
     let counted = Arc::clone(&figures);
@@ -119,18 +124,15 @@ pub(super) struct Registrar {
 
 /// Who tells what runs on this host.
 enum Source {
-    Swarm { swarm: swarm_client::Client, node: NodeId },
+    Swarm { swarm: swarm_client::Client, node: NodeId, records: Records },
     Plain(PlainEngine),
 }
 
 impl Registrar {
     async fn round(&self) -> Result<()> {
-        let wanted: BTreeMap<String, Serving> = self
-            .serving(labels::CHECK)
-            .await?
-            .into_iter()
-            .map(|(_, serving)| (serving.id.clone(), serving))
-            .collect();
+        let (serving, routes) = self.look(labels::CHECK).await?;
+        let wanted: BTreeMap<String, Serving> =
+            serving.into_iter().map(|(_, serving)| (serving.id.clone(), serving)).collect();
         let registered = self.consul.agent().services().await?;
         let plan = plan(&wanted, &registered, &self.owner);
         for id in plan.remove {
@@ -143,19 +145,31 @@ impl Registrar {
                 tracing::info!(id = %serving.id, address = %serving.address, "registered");
             }
         }
+        if let Source::Swarm { records, .. } = &self.source
+            && let Err(error) = records.keep(&routes).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "the routes of services could not be noted");
+        }
         Ok(())
     }
 
     /// The running replicas of this host whose service has this label, by their container's id; their check is the
     /// label's value.
     pub(super) async fn serving(&self, label: &str) -> Result<Vec<(String, Serving)>> {
+        Ok(self.look(label).await?.0)
+    }
+
+    /// The same, and the routing labels of every service with this label, wherever it runs.
+    async fn look(&self, label: &str) -> Result<(Vec<(String, Serving)>, BTreeMap<String, Labels>)> {
         match &self.source {
-            Source::Swarm { swarm, node } => {
+            Source::Swarm { swarm, node, .. } => {
                 let services = swarm.services().list_labelled(label).await?;
                 let tasks = swarm.tasks().list_for_node(node).await?;
-                Ok(wanted(&services, &tasks, self.address, label))
+                let routes = services.iter().map(|service| (service.name().to_owned(), routing(service)));
+                let routes = routes.filter(|(_, labels)| !labels.is_empty()).collect();
+                Ok((wanted(&services, &tasks, self.address, label), routes))
             }
-            Source::Plain(engine) => engine.wanted(self.address, label).await,
+            Source::Plain(engine) => Ok((engine.wanted(self.address, label).await?, BTreeMap::new())),
         }
     }
 
@@ -184,7 +198,9 @@ impl Registrar {
             .deregister_critical_after(FORGET_AFTER)
             // It has just passed the same check of ours.
             .initial_status(Status::Passing);
-        ServiceRegistration::new(&serving.service, &serving.id)
+        let registration = ServiceRegistration::new(&serving.service, &serving.id);
+        let registration = serving.tags.iter().fold(registration, ServiceRegistration::tag);
+        registration
             .address(serving.address.ip().to_string())
             .port(serving.address.port())
             .meta(labels::META_OWNER, &self.owner)
@@ -202,6 +218,8 @@ pub(super) struct Serving {
     pub(super) address: SocketAddr,
     /// The path of the readiness check.
     pub(super) check: String,
+    /// Its routing labels, in order.
+    pub(super) tags: Vec<String>,
 }
 
 impl Serving {
@@ -230,18 +248,28 @@ fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) ->
         };
         let Some(check) = service.label(label) else { continue };
         let ports = swarm_client::reachable_ports(task, address);
-        let Some((_, port)) = ports.first().copied() else { continue };
+        let routing = routing(service);
+        // The port that its routes name, if the task publishes it.
+        let named = routes::port(service.name(), &routing);
+        let named = ports.iter().find(|(target, _)| Some(*target) == named);
+        let Some((_, port)) = named.or(ports.first()).copied() else { continue };
         let id = instance(service.name(), task);
         let serving = Serving {
             id,
             service: service.name().to_owned(),
             address: SocketAddr::new(address, port),
             check: check.to_owned(),
+            tags: routes::tags(&routing).collect(),
         };
         let container = task.status.container_status.as_ref().map(|c| c.container_id.clone());
         wanted.push((container.unwrap_or_default(), serving));
     }
     wanted
+}
+
+/// The labels of a service by which gateways route.
+fn routing(service: &Service) -> Labels {
+    routes::routing(service.spec.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// A task's name as Swarm's own templates write it: `web.1.q7ld...`.
@@ -264,7 +292,9 @@ fn plan<'a>(
         |service: &&AgentService| service.meta.get(labels::META_OWNER).is_some_and(|owner| owner == node);
     let add = wanted.values().filter(|serving| {
         registered.get(&serving.id).is_none_or(|service| {
-            service.port != serving.address.port() || service.address != serving.address.ip().to_string()
+            service.port != serving.address.port()
+                || service.address != serving.address.ip().to_string()
+                || service.tags != serving.tags
         })
     });
     let gone = registered.values().filter(ours).filter(|service| !wanted.contains_key(&service.id));
@@ -284,7 +314,11 @@ mod tests {
     use super::*;
 
     fn service() -> Service {
-        let spec = json!({"Name": "web", "Labels": {"ha-stack.check": "/healthz"}});
+        labelled(json!({"ha-stack.check": "/healthz"}))
+    }
+
+    fn labelled(labels: serde_json::Value) -> Service {
+        let spec = json!({"Name": "web", "Labels": labels});
         serde_json::from_value(json!({"ID": "s1", "Version": {"Index": 1}, "Spec": spec})).unwrap()
     }
 
@@ -325,6 +359,31 @@ mod tests {
         let plan = plan(&wanted, &registered, "n1");
         assert_eq!(plan.add.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["web.1.t1"]);
         assert_eq!(plan.remove, ["web.1.t0"]);
+    }
+
+    #[test]
+    fn routing_labels_become_tags_and_name_the_port() {
+        let address = "198.18.0.12".parse().unwrap();
+        let service = labelled(json!({
+            "ha-stack.check": "/healthz", "balancer.host": "shop.example", "balancer.port": "9090",
+        }));
+        let mut task = task("t1", "running", "running");
+        let more = json!({"Ports": [
+            {"Protocol": "tcp", "TargetPort": 8080, "PublishedPort": 32768, "PublishMode": "host"},
+            {"Protocol": "tcp", "TargetPort": 9090, "PublishedPort": 32769, "PublishMode": "host"},
+        ]});
+        task.status.port_status = Some(serde_json::from_value(more).unwrap());
+        let found =
+            wanted(std::slice::from_ref(&service), std::slice::from_ref(&task), address, labels::CHECK);
+        let (_, serving) = &found[0];
+        assert_eq!(serving.address.port(), 32769);
+        assert_eq!(serving.tags, ["balancer.host=shop.example", "balancer.port=9090"]);
+        let found = BTreeMap::from([(serving.id.clone(), serving.clone())]);
+        // One that is registered without them, or with others, is registered again.
+        let (id, mut registered) = agent_service("web.1.t1", "n1", 32769);
+        assert_eq!(plan(&found, &BTreeMap::from([(id.clone(), registered.clone())]), "n1").add.len(), 1);
+        registered.tags.clone_from(&serving.tags);
+        assert!(plan(&found, &BTreeMap::from([(id, registered)]), "n1").add.is_empty());
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl<S: SignalSource> SignalSource for While<S> {
     }
 }
 
-/// Requests in flight at the gateways.
+/// Requests of a service that are in flight at the gateways.
 ///
 /// Two signals: the sum over the gateways that answered, and what is in flight at those that did not. The second is
 /// zero when all answered, and unknown otherwise: then replicas may be added for what is seen, and none is removed.
@@ -266,15 +266,15 @@ struct Seen {
 impl Gateways {
     async fn look(&self, service: &str) -> Result<Seen> {
         let asked = self.by.peers().await?.into_iter().map(|peer| async move {
-            let seen = LoadSeen::fetch(&self.http, &peer.admin).await;
+            let seen = LoadSeen::fetch_service(&self.http, &peer.admin, service).await;
             (peer, seen)
         });
         let mut seen = Seen::default();
         for (Peer { host, up, .. }, answer) in futures_util::future::join_all(asked).await {
             match answer {
                 // Another service's gateway. One that is silent may be of this one.
-                Ok(load) if load.service.as_deref().is_some_and(|of| of != service) => {}
-                Ok(load) => {
+                Ok(None) => {}
+                Ok(Some(load)) => {
                     let status = load.status("", "");
                     seen.rate += status.rate;
                     seen.p95_ms = seen.p95_ms.max(status.p95_ms);

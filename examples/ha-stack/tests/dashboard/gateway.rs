@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::up::free_address;
 
 /// A process that ends with the test.
-struct Ending(Child);
+pub(crate) struct Ending(Child);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -19,12 +19,12 @@ impl Drop for Ending {
     }
 }
 
-fn start(command: &mut Command) -> Ending {
+pub(crate) fn start(command: &mut Command) -> Ending {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     Ending(child.unwrap_or_else(|error| panic!("{command:?} can't be run: {error}; is a package missing?")))
 }
 
-fn consul(folder: &std::path::Path) -> (Ending, String) {
+pub(crate) fn consul(folder: &std::path::Path) -> (Ending, String) {
     let program = std::env::var_os("CONSUL_BIN").unwrap_or_else(|| "consul".into());
     let [http, server, serf] = [free_address(), free_address(), free_address()].map(|address| address.port());
     let ports = format!("ports {{ http={http} server={server} serf_lan={serf} serf_wan=-1 dns=-1 grpc=-1 }}");
@@ -35,7 +35,7 @@ fn consul(folder: &std::path::Path) -> (Ending, String) {
     (start(&mut command), format!("http://127.0.0.1:{http}"))
 }
 
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(40);
     while !is_so().await {
         assert!(Instant::now() < deadline, "not in time: {what}");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use ha_stack::dashboard::view::{Frame, Sample, View};
 use ha_stack::metrics;
@@ -10,9 +9,10 @@ use serde_json::Value;
 
 /// Every page of every role, with something known in each.
 pub(crate) fn pages() -> Vec<(&'static str, String)> {
-    let gateway = ha_stack::roles::gateway::build("/healthz", Duration::from_secs(1), 7).unwrap();
+    let config = balancer::proxy::Config::default().probe("/healthz");
+    let services = ha_stack::roles::services::Services::new(config, Some("web"), None).unwrap();
     let endpoint = balancer::Endpoint::new("web.1", "127.0.0.1:9".parse().unwrap()).host("h1");
-    gateway.apply(balancer::Update::Add(endpoint));
+    services.apply("web", balancer::Update::Add(endpoint));
     let view = View { service: "web".into(), wanted: Some(2), ..View::default() };
     let frame =
         Frame { view, sample: Sample { in_flight: Some(1), ..Sample::default() }, ..Frame::default() };
@@ -20,7 +20,7 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
     let registrar = metrics::registrar::Figures::default();
     registrar.round(&Ok::<_, ()>(()));
     vec![
-        ("gateway", metrics::gateway::page(&gateway.load(), true)),
+        ("gateway", metrics::gateway::page(&services.whole_load(), true)),
         ("stack", metrics::stack::page(Some(&frame))),
         ("scaler", scaler.page()),
         ("registrar", registrar.page()),

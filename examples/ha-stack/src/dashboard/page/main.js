@@ -28,6 +28,9 @@ function redraw() {
   patch($('decisions'), panels.decisions(view));
   patch($('hosts'), panels.hosts(frame, controls.unlocked));
   patch($('endpoints'), panels.endpoints(frame));
+  $('services-card').hidden = !view.services.length;
+  $('services-note').textContent = `${view.unrouted_total} requests were for none of them`;
+  patch($('services'), panels.services(view));
   patch($('gateways'), panels.gateways(view));
   patch($('backends'), panels.backends(view));
   patch($('timeline'), panels.timeline(frame));

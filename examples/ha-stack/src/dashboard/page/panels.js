@@ -133,6 +133,17 @@ export function endpoints(frame) {
   return table([['Replica', ''], ['State', 'wide'], ['In flight', 'num'], ['Rate', 'num'], ['Latency', 'num'], ['Failed', 'num']], rows);
 }
 
+export function services(view) {
+  const rows = view.services.map((one) => [one.service, [
+    h('div', {}, h('div', {}, one.service), h('div', { class: 'dim' }, one.rules.length ? one.rules.join(' or ') : 'everything else')),
+    h('div', { class: one.usable ? '' : 'dim' }, `${one.usable} of ${one.replicas}`),
+    `${number(one.rate)}/s`,
+    h('div', {}, number(one.in_flight), one.waiting ? h('div', { class: 'dim' }, `${one.waiting} wait`) : null),
+    latency(one.p95_ms), number(one.errors_total),
+  ]]);
+  return table([['Service', ''], ['Replicas', 'num'], ['Rate', 'num'], ['In flight', 'num'], ['p95', 'num'], ['5xx', 'num']], rows);
+}
+
 export function gateways(view) {
   const rows = view.gateways.map((gateway) => {
     const name = h('div', {}, h('div', {}, gateway.name), h('div', { class: 'dim' }, gateway.address));

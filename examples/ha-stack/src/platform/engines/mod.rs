@@ -88,7 +88,7 @@ impl EnginesPlatform {
         let front = hosts.iter().find(|host| Some(&host.name) == leads.as_ref()).unwrap_or(&hosts[0]).ip;
         Ok(Self {
             records: Records::new(consul.clone()),
-            front: Front::new(front, backends.front()?)?,
+            front: Front::new(front, backends.front()?, &spec.service)?,
             #[cfg(target_os = "linux")]
             lab,
             spec,

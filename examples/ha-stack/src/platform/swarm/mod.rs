@@ -88,11 +88,11 @@ impl SwarmPlatform {
             engines: backends.engines()?,
             #[cfg(target_os = "linux")]
             lab: LabPower::of(front),
-            spec,
             backends,
             swarm,
             by,
-            front: Front::new(front, public)?,
+            front: Front::new(front, public, &spec.service)?,
+            spec,
             run: format!("{:016x}", rand::random::<u64>()),
             creating: AtomicBool::new(false),
         })
