@@ -13,6 +13,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::body::Replay;
 use super::config::Config;
@@ -126,6 +128,19 @@ impl Failure {
         }
     }
 
+    /// In one word, for a span.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Local(_) => "local",
+            Self::Reset { .. } => "reset",
+            Self::Timeout => "timeout",
+            Self::Late => "late",
+            Self::Abandoned { .. } => "abandoned",
+            Self::Client => "client",
+        }
+    }
+
     pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Local(_) => true,
@@ -142,12 +157,29 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Sends the request once; a reused connection that turns out to be dead is replaced by a fresh one.
+/// Sends the request once, in a span of its own; a reused connection that turns out to be dead is replaced by a fresh one.
 pub(crate) async fn attempt(
     config: &Config,
     upstream: &Arc<Upstream>,
     outgoing: &Outgoing,
+    endpoint: &EndpointId,
 ) -> Result<Answer, Failure> {
+    let span = tracing::debug_span!(
+        target: "balancer", "attempt", endpoint = endpoint.as_str(), status = Empty, failure = Empty
+    );
+    let result = once(config, upstream, outgoing).instrument(span.clone()).await;
+    tell(&span, &result);
+    result
+}
+
+fn tell(span: &Span, result: &Result<Answer, Failure>) {
+    match result {
+        Ok(answer) => span.record("status", answer.status()),
+        Err(failure) => span.record("failure", failure.word()),
+    };
+}
+
+async fn once(config: &Config, upstream: &Arc<Upstream>, outgoing: &Outgoing) -> Result<Answer, Failure> {
     let mut down = upstream.watch();
     let idempotent = outgoing.is_idempotent();
     // The younger the connection, the less likely is it that the other end is about to close it; for a request

@@ -92,6 +92,11 @@ impl Replay {
         std::future::poll_fn(|cx| lock(shared).poll_ahead(cx)).await;
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether another attempt could send it.
     pub(crate) fn can_start(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| !lock(shared).overflowed)

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tls")]
+use super::endpoint_tls::EndpointTls;
+use super::hedge::Hedge;
 use super::sticky::Sticky;
 use super::trust::Cidr;
 use crate::config::{Probes, at_most_a_day, share};
@@ -39,6 +42,9 @@ pub struct Config {
     /// on as it is. None by default: an error that every endpoint gives would cost as many attempts as there are. HAProxy's
     /// `retry-on 500` and Envoy's `retriable-status-codes`.
     pub retry_statuses: Vec<u16>,
+    /// Whether a request that takes longer than nearly all others is sent to a second endpoint as well; `None`, the default,
+    /// is never: it pays where endpoints stall now and then, and not where all are slow for the same reason.
+    pub hedge: Option<Hedge>,
     /// Request bodies up to this many bytes are kept for a retry, and read while a request waits for an endpoint.
     pub replay_limit: usize,
     /// Answers with a known length up to this many bytes are read whole before their head is passed on, so that an
@@ -70,6 +76,10 @@ pub struct Config {
     pub tunnel_idle_timeout: Duration,
     /// How endpoints are spoken to.
     pub protocol: Protocol,
+    /// TLS to endpoints; `None` is in clear. Probes speak it too. Not part of the serialized form: it may hold a key.
+    #[cfg(feature = "tls")]
+    #[serde(skip)]
+    pub endpoint_tls: Option<EndpointTls>,
     /// Whose forwarding headers are believed: proxies in front of this one. Nobody's by default.
     pub trusted: Vec<Cidr>,
     /// Which forwarding headers endpoints get.
@@ -187,6 +197,7 @@ impl Default for Config {
             retry_share: 0.2,
             retry_per_second: 10,
             retry_statuses: Vec::new(),
+            hedge: None,
             replay_limit: 64 * 1024,
             whole_response_limit: 16 * 1024,
             waiting_limit: 1024,
@@ -202,6 +213,8 @@ impl Default for Config {
             upgrades: vec!["websocket".to_owned()],
             tunnel_idle_timeout: Duration::from_secs(300),
             protocol: Protocol::Http1,
+            #[cfg(feature = "tls")]
+            endpoint_tls: None,
             trusted: Vec::new(),
             forwarding: Forwarding::XForwarded,
             via: None,
@@ -333,6 +346,21 @@ impl Config {
         self
     }
 
+    /// Speaks TLS to endpoints.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn endpoint_tls(mut self, tls: EndpointTls) -> Self {
+        self.endpoint_tls = Some(tls);
+        self
+    }
+
+    /// Switches hedged requests on.
+    #[must_use]
+    pub fn hedge(mut self, rules: Hedge) -> Self {
+        self.hedge = Some(rules);
+        self
+    }
+
     /// Checks every value. No duration may be longer than a day.
     ///
     /// # Errors
@@ -407,6 +435,10 @@ impl Config {
                 let rule = "the name of a protocol other than h2c";
                 return Err(ConfigError::invalid("upgrades", format_args!("{name:?}"), rule));
             }
+        }
+        if let Some(hedge) = &self.hedge {
+            share("hedge.share", hedge.share)?;
+            at_most_a_day("hedge.at_least", hedge.at_least)?;
         }
         if let Some(log) = &self.access_log {
             share("access_log.sample", log.sample)?;

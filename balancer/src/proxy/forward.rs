@@ -8,6 +8,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::access::Entry;
 use super::attempt::{Answer, Outgoing};
@@ -46,6 +48,15 @@ pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) ->
     if let Some(rules) = &config.access_log {
         ticket.entry = Some(Box::new(Entry::new(rules, began, request.method(), request.uri().path(), &id)));
     }
+    let span = tracing::debug_span!(
+        target: "balancer",
+        "request",
+        request_id = id.to_str().ok(),
+        method = request.method().as_str(),
+        status = Empty,
+        endpoint = Empty,
+        attempts = Empty,
+    );
     let switch = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     let mut way = Way::default();
@@ -75,7 +86,7 @@ pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) ->
                 priority,
                 began,
             };
-            let result = Box::pin(answer(&inner, &outgoing, &mut way)).await;
+            let result = Box::pin(answer(&inner, &outgoing, &mut way).instrument(span.clone())).await;
             (result, outgoing.home)
         }
         Err((status, why)) => {
@@ -91,6 +102,10 @@ pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) ->
         Ok((answer, lease, _)) => (answer.code(), Some(lease.endpoint().id.clone())),
         Err(refusal) => (refusal.status, None),
     };
+    span.record("status", status.as_u16()).record("attempts", way.sent);
+    if let Some(server) = &server {
+        span.record("endpoint", server.as_str());
+    }
     if let Some(entry) = &mut ticket.entry {
         (entry.version, entry.status, entry.attempts) = (version, status, way.sent);
         (entry.endpoint, entry.head_after) = (server.clone(), began.elapsed());

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::access::Entry;
 use super::config::Config;
+use super::hedge::Hedging;
 use super::room::Room;
 use super::stats::Window;
 use super::sticky::Homes;
@@ -49,6 +50,8 @@ pub struct Load {
     pub rejected_total: u64,
     /// Retries since the start.
     pub retries_total: u64,
+    /// Requests since the start that were sent to a second endpoint because the first took long.
+    pub hedges_total: u64,
     /// Arrivals a second over the last ten whole seconds.
     pub rate_per_second: f64,
     /// Median time to the head of the answer over the last ten seconds; `None` without an answer.
@@ -83,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) changes: Notify,
     pub(crate) window: Mutex<Window>,
     pub(crate) budget: Mutex<RetryBudget>,
+    pub(crate) hedging: Option<Hedging>,
     pub(crate) counters: Counters,
     /// Calls of `serve` that run.
     pub(crate) serving: AtomicUsize,
@@ -106,6 +110,7 @@ pub(crate) struct Counters {
     pub(crate) server_errors: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) retries: AtomicU64,
+    pub(crate) hedges: AtomicU64,
 }
 
 /// Events kept for [`Gateway::events`].
@@ -135,6 +140,7 @@ impl Gateway {
             changes: Notify::new(),
             window: Mutex::new(Window::new()),
             budget: Mutex::new(RetryBudget::new(config.retry_share, config.retry_per_second)),
+            hedging: config.hedge.as_ref().map(Hedging::new),
             counters: Counters::default(),
             serving: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
@@ -190,6 +196,7 @@ impl Gateway {
             responses_5xx_total: count(&inner.counters.server_errors),
             rejected_total: count(&inner.counters.rejected),
             retries_total: count(&inner.counters.retries),
+            hedges_total: count(&inner.counters.hedges),
             rate_per_second: rate,
             latency_p50: seen.p50,
             latency_p95: seen.p95,
@@ -248,6 +255,10 @@ impl Inner {
     /// What is to be done again and again while it serves.
     pub(crate) fn beat(&self) {
         self.pool.tick(self.now());
+        if let Some(hedging) = &self.hedging {
+            let now = self.now();
+            hedging.follow(now, || lock(&self.window).percentiles(now).p95);
+        }
         if !self.follow() {
             self.wake(BATCH);
         }
@@ -290,6 +301,9 @@ impl Ticket {
         let now = inner.now();
         lock(&inner.window).arrived(now);
         lock(&inner.budget).deposit(now);
+        if let Some(hedging) = &inner.hedging {
+            hedging.deposit(now);
+        }
         Self { inner, visit, entry: None }
     }
 

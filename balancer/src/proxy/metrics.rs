@@ -29,6 +29,7 @@ fn render(text: &mut String, service: &str, load: &Load) -> fmt::Result {
     one("responses_5xx_total", "counter", "Answers of 500 and above.", load.responses_5xx_total as f64)?;
     one("rejected_total", "counter", "Requests refused.", load.rejected_total as f64)?;
     one("retries_total", "counter", "Retries.", load.retries_total as f64)?;
+    one("hedges_total", "counter", "Requests sent to a second endpoint as well.", load.hedges_total as f64)?;
     one("requests_per_second", "gauge", "Arrivals a second over ten seconds.", load.rate_per_second)?;
     writeln!(text, "# HELP balancer_latency_seconds Time to the head of the answer over ten seconds.")?;
     writeln!(text, "# TYPE balancer_latency_seconds gauge")?;

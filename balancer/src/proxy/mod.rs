@@ -25,6 +25,8 @@
 //! Once all endpoints have been tried, the next round comes after a rest that grows, so that what is only starting anew
 //! has time, and probes too: they then send the request to the waiting room.
 //!
+//! With [`Config::hedge`] a GET that takes longer than nearly all others is sent to a second endpoint too, within a budget.
+//!
 //! Clients come by HTTP/1.1 or HTTP/2, in clear or (feature `tls`) over TLS; endpoints are spoken to by HTTP/1.1, or by
 //! HTTP/2 ([`Protocol`]), which gRPC needs. Trailers pass. A client may switch to WebSocket ([`Config::upgrades`]); such a
 //! tunnel is never retried, counts as in flight, and has until the drain's deadline.
@@ -32,17 +34,26 @@
 //! A [`Router`] puts several gateways behind one listener, by host and path; see [`routing`](crate::routing) for rules
 //! and labels. [`Gateway::metrics`] renders figures for Prometheus; [`Config::access_log`] tells of requests as `tracing`
 //! events of target `balancer::access`.
+//!
+//! Spans, target `balancer`, level debug: `request` (`request_id`, `method`, `status`, `endpoint`, `attempts`) until the head
+//! of the answer, and in it an `attempt` (`endpoint`, `status` or `failure`) for each endpoint that was asked. No value of
+//! a user is among the fields. `traceparent` and the like pass to endpoints as any header does.
 
 mod access;
 mod attempt;
 mod body;
 mod client_io;
 mod config;
+#[cfg(feature = "tls")]
+mod endpoint_tls;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 #[cfg(all(unix, feature = "handover"))]
 pub mod handover;
 mod headers;
+mod hedge;
 mod metrics;
 mod probe;
 mod refusal;
@@ -60,33 +71,11 @@ mod visit;
 mod stats;
 mod upstream;
 
-/// What we read ourselves, for fuzzers; no part of the interface.
-#[doc(hidden)]
-pub mod fuzzing {
-    use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-
-    /// A head as it is looked through for a hidden length.
-    pub fn head(bytes: &[u8]) -> bool {
-        super::client_io::Seen::with(bytes).has_length("POST")
-    }
-
-    /// A chain of forwarding addresses.
-    pub fn chain(bytes: &[u8]) -> Option<std::net::IpAddr> {
-        let name = HeaderName::from_static("x-forwarded-for");
-        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_bytes(bytes).ok()?)]);
-        let all = "::/0".parse().ok()?;
-        Some(super::trust::client([10, 0, 0, 1].into(), &headers, &name, &[all]))
-    }
-
-    /// A line of cookies.
-    pub fn cookie(bytes: &[u8]) -> Option<String> {
-        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_bytes(bytes).ok()?)]);
-        super::sticky::cookie(&headers, "home").map(str::to_owned)
-    }
-}
-
 pub use config::{AccessLog, Config, Forwarding, HashBy, Probe, Protocol};
+#[cfg(feature = "tls")]
+pub use endpoint_tls::EndpointTls;
 pub use gateway::{Gateway, Load, LoggedEvent};
+pub use hedge::Hedge;
 pub use router::{Route, Router};
 pub use serve::DrainReport;
 pub use sticky::Sticky;

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
-use super::config::{Probe, Protocol};
+use super::config::Probe;
 use super::gateway::Inner;
-use super::upstream::{Upstream, is_ours};
+use super::upstream::{Speech, Upstream, is_ours};
 use crate::endpoint::EndpointId;
 use crate::pool::ProbeOutcome;
 
@@ -25,7 +25,7 @@ pub(crate) fn start_due(inner: &Arc<Inner>, probes: &mut JoinSet<()>) {
         let inner = Arc::clone(inner);
         let probe = probe.clone();
         probes.spawn(async move {
-            match ask(addr, &probe, inner.config.protocol).await {
+            match ask(addr, &probe, inner.upstreams.speech()).await {
                 Ok(outcome) => {
                     tracing::trace!(target: "balancer", endpoint = %id, ?outcome, "probed");
                     report(&inner, &id, outcome);
@@ -46,9 +46,9 @@ fn report(inner: &Inner, id: &EndpointId, outcome: ProbeOutcome) {
 ///
 /// # Errors
 /// The reason, when it could not be made at all for want of something on this side.
-async fn ask(addr: SocketAddr, probe: &Probe, protocol: Protocol) -> io::Result<ProbeOutcome> {
+async fn ask(addr: SocketAddr, probe: &Probe, speech: &Speech) -> io::Result<ProbeOutcome> {
     let within = probe.rules.timeout;
-    match timeout(within, status(addr, &probe.path, within, protocol)).await {
+    match timeout(within, status(addr, &probe.path, within, speech)).await {
         Ok(Ok(status)) => Ok(ProbeOutcome::from_status(status)),
         Ok(Err(error)) if is_ours(&error) => Err(error),
         Ok(Err(_)) => Ok(ProbeOutcome::Failed),
@@ -56,9 +56,9 @@ async fn ask(addr: SocketAddr, probe: &Probe, protocol: Protocol) -> io::Result<
     }
 }
 
-async fn status(addr: SocketAddr, path: &str, within: Duration, protocol: Protocol) -> io::Result<u16> {
+async fn status(addr: SocketAddr, path: &str, within: Duration, speech: &Speech) -> io::Result<u16> {
     // Ending it is left to the timeout around, so that slow is told from refused.
-    let mut connection = Upstream::dial(addr, within * 2, protocol).await?;
+    let mut connection = Upstream::dial(addr, within * 2, speech).await?;
     let mut request = Request::new(RequestBody::empty());
     *request.uri_mut() = path.parse::<Uri>().map_err(io::Error::other)?;
     let host = HeaderValue::from_str(&addr.to_string()).map_err(io::Error::other)?;

@@ -54,6 +54,12 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+    /// What endpoints are to prove is no name.
+    #[error("{name:?} is neither a name nor an address that a certificate could have")]
+    Name {
+        /// What was given.
+        name: String,
+    },
     /// There must be one at least.
     #[error("no certificate is given")]
     None,

@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempt::{Answer, Failure, Outgoing, attempt};
+use super::attempt::{Answer, Failure, Outgoing};
 use super::gateway::Inner;
+use super::hedge::{self, Tried};
 use super::refusal::{Refusal, broke_off, give_up};
 use super::room::Place;
 use super::upstream::Upstream;
@@ -23,7 +24,7 @@ pub(super) type Answered = (Answer, Lease, Arc<Upstream>);
 #[derive(Default)]
 pub(super) struct Way {
     /// Endpoints not to go to now.
-    tried: Vec<EndpointId>,
+    pub(super) tried: Vec<EndpointId>,
     /// Attempts of any kind.
     pub(super) sent: u32,
     /// Attempts that reached an endpoint.
@@ -66,7 +67,7 @@ pub(super) async fn answer(
     let config = &inner.config;
     let mut next = None;
     loop {
-        let mut lease = match next.take() {
+        let lease = match next.take() {
             Some(lease) => lease,
             None => pick(inner, outgoing, way).await?,
         };
@@ -75,8 +76,7 @@ pub(super) async fn answer(
         if !lease.is_trial() {
             way.wait = None;
         }
-        let upstream = inner.upstreams.of(lease.endpoint());
-        let result = attempt(config, &upstream, outgoing).await;
+        let Tried { result, mut lease, upstream } = hedge::try_once(inner, outgoing, way, lease).await;
         let now = inner.now();
         let failure = match result {
             Ok(answer) => {

@@ -12,6 +12,7 @@ use http::{Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -19,6 +20,8 @@ use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
 use super::config::{Config, Protocol};
+#[cfg(feature = "tls")]
+use super::endpoint_tls::EndpointTls;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -34,8 +37,8 @@ pub(crate) struct Connection {
 enum Sender {
     /// For one request at a time.
     Http1(http1::SendRequest<RequestBody>),
-    /// For as many as the other end allows.
-    Http2(http2::SendRequest<RequestBody>),
+    /// For as many as the other end allows; over TLS or not.
+    Http2(http2::SendRequest<RequestBody>, bool),
 }
 
 #[derive(Debug)]
@@ -53,14 +56,14 @@ impl Connection {
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+            Sender::Http2(sender, _) => sender.is_closed(),
         }
     }
 
     pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await,
-            Sender::Http2(sender) => sender.ready().await,
+            Sender::Http2(sender, _) => sender.ready().await,
         }
     }
 
@@ -71,8 +74,8 @@ impl Connection {
     ) -> Result<Response<Incoming>, Unsent> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => {
-                to_http2(&mut request);
+            Sender::Http2(sender, secure) => {
+                to_http2(&mut request, *secure);
                 sender.try_send_request(request).await
             }
         }
@@ -81,28 +84,82 @@ impl Connection {
     fn share(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1(_) => None,
-            Sender::Http2(sender) => {
-                Some(Self { sender: Sender::Http2(sender.clone()), task: Arc::clone(&self.task) })
+            Sender::Http2(sender, secure) => {
+                let sender = Sender::Http2(sender.clone(), *secure);
+                Some(Self { sender, task: Arc::clone(&self.task) })
             }
         }
     }
 }
 
 /// Host becomes the authority, and what HTTP/2 has no use for goes.
-fn to_http2(request: &mut Request<RequestBody>) {
+fn to_http2(request: &mut Request<RequestBody>, secure: bool) {
     let host = request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::TRANSFER_ENCODING);
     request.headers_mut().remove(header::CONNECTION);
     let path = request.uri().path_and_query().cloned();
     let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.scheme = Some(if secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
     parts.authority = authority.or_else(|| Some(Authority::from_static("localhost")));
     parts.path_and_query = path;
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
     *request.version_mut() = http::Version::HTTP_2;
+}
+
+/// How endpoints are spoken to.
+#[derive(Clone, Debug)]
+pub(crate) struct Speech {
+    protocol: Protocol,
+    #[cfg(feature = "tls")]
+    tls: Option<EndpointTls>,
+}
+
+impl Speech {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            protocol: config.protocol,
+            #[cfg(feature = "tls")]
+            tls: config.endpoint_tls.as_ref().map(|tls| tls.speaking(config.protocol)),
+        }
+    }
+
+    /// Makes a connection.
+    async fn dial(&self, addr: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let stream = tls.connector().connect(tls.name(), stream).await?;
+            return self.greet(stream, true).await;
+        }
+        self.greet(stream, false).await
+    }
+
+    async fn greet<T>(&self, stream: T, secure: bool) -> io::Result<Connection>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let io = TokioIo::new(stream);
+        // What ends the driver is told to whoever waits on the sender.
+        let (sender, task) = match self.protocol {
+            Protocol::Http1 => {
+                let (sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
+                let driver = driver.with_upgrades();
+                (Sender::Http1(sender), tokio::spawn(async move { drop(driver.await) }))
+            }
+            Protocol::Http2 => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10)));
+                builder.adaptive_window(true);
+                let (sender, driver) = builder.handshake(io).await.map_err(io::Error::other)?;
+                (Sender::Http2(sender, secure), tokio::spawn(async move { drop(driver.await) }))
+            }
+        };
+        Ok(Connection { sender, task: Arc::new(Task(task.abort_handle())) })
+    }
 }
 
 /// The connections to one endpoint at one address.
@@ -116,11 +173,11 @@ pub(crate) struct Upstream {
     down: watch::Sender<bool>,
     limit: usize,
     keep: Duration,
-    protocol: Protocol,
+    speech: Speech,
 }
 
 impl Upstream {
-    fn new(addr: SocketAddr, limit: usize, keep: Duration, protocol: Protocol) -> Self {
+    fn new(addr: SocketAddr, limit: usize, keep: Duration, speech: Speech) -> Self {
         Self {
             addr,
             idle: Mutex::default(),
@@ -128,7 +185,7 @@ impl Upstream {
             down: watch::Sender::new(false),
             limit,
             keep,
-            protocol,
+            speech,
         }
     }
 
@@ -164,7 +221,7 @@ impl Upstream {
     /// Keeps a connection whose last answer was read to its end.
     pub(crate) fn give_back(&self, connection: Connection) {
         // A share is given back by dropping it: the whole stays in the pool.
-        if matches!(connection.sender, Sender::Http2(_)) {
+        if matches!(connection.sender, Sender::Http2(..)) {
             return;
         }
         let mut idle = self.idle();
@@ -175,7 +232,7 @@ impl Upstream {
 
     /// Makes a new connection.
     pub(crate) async fn connect(&self, within: Duration) -> io::Result<Connection> {
-        let connection = Self::dial(self.addr, within, self.protocol).await?;
+        let connection = Self::dial(self.addr, within, &self.speech).await?;
         if let Some(share) = connection.share() {
             let mut idle = self.idle();
             if !self.closed.load(Ordering::Acquire) && idle.len() < SHARED {
@@ -186,31 +243,9 @@ impl Upstream {
     }
 
     /// Makes a new connection that belongs to no endpoint.
-    pub(crate) async fn dial(
-        addr: SocketAddr,
-        within: Duration,
-        protocol: Protocol,
-    ) -> io::Result<Connection> {
+    pub(crate) async fn dial(addr: SocketAddr, within: Duration, speech: &Speech) -> io::Result<Connection> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {within:?}"));
-        let stream = timeout(within, TcpStream::connect(addr)).await.map_err(|_| late())??;
-        stream.set_nodelay(true)?;
-        let io = TokioIo::new(stream);
-        // What ends the driver is told to whoever waits on the sender.
-        let (sender, task) = match protocol {
-            Protocol::Http1 => {
-                let (sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
-                let driver = driver.with_upgrades();
-                (Sender::Http1(sender), tokio::spawn(async move { drop(driver.await) }))
-            }
-            Protocol::Http2 => {
-                let mut builder = http2::Builder::new(TokioExecutor::new());
-                builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10)));
-                builder.adaptive_window(true);
-                let (sender, driver) = builder.handshake(io).await.map_err(io::Error::other)?;
-                (Sender::Http2(sender), tokio::spawn(async move { drop(driver.await) }))
-            }
-        };
-        Ok(Connection { sender, task: Arc::new(Task(task.abort_handle())) })
+        timeout(within, speech.dial(addr)).await.map_err(|_| late())?
     }
 
     fn set_down(&self, down: bool) {
@@ -254,7 +289,7 @@ pub(crate) struct Upstreams {
     all: RwLock<HashMap<EndpointId, Arc<Upstream>>>,
     limit: usize,
     keep: Duration,
-    protocol: Protocol,
+    speech: Speech,
 }
 
 impl Upstreams {
@@ -263,8 +298,13 @@ impl Upstreams {
             all: RwLock::default(),
             limit: config.idle_connections,
             keep: config.idle_timeout,
-            protocol: config.protocol,
+            speech: Speech::new(config),
         }
+    }
+
+    /// How endpoints are spoken to.
+    pub(crate) fn speech(&self) -> &Speech {
+        &self.speech
     }
 
     /// The connections to an endpoint.
@@ -279,7 +319,7 @@ impl Upstreams {
         if let Some(upstream) = known(&all) {
             return upstream;
         }
-        let upstream = Arc::new(Upstream::new(endpoint.addr, self.limit, self.keep, self.protocol));
+        let upstream = Arc::new(Upstream::new(endpoint.addr, self.limit, self.keep, self.speech.clone()));
         if let Some(old) = all.insert(endpoint.id.clone(), Arc::clone(&upstream)) {
             old.close();
         }

@@ -4,12 +4,17 @@
 
 mod attacks;
 mod edge;
+#[cfg(feature = "tls")]
+mod endpoint_tls;
 mod failures;
 #[cfg(all(unix, feature = "handover"))]
 mod handover;
+mod hedge;
 mod http2;
+mod mutations;
 mod patience;
 mod routes;
+mod spans;
 mod support;
 mod switch;
 #[cfg(feature = "tls")]
