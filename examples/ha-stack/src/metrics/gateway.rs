@@ -17,7 +17,7 @@ pub fn page(load: &WholeLoad, ready: bool) -> String {
             "Requests that no route covered, each answered 404.",
         )
         .sample(&[], load.unrouted_total as f64);
-    let counts: [Figure<Load, f64>; 6] = [
+    let counts: [Figure<Load, f64>; 7] = [
         ("requests_total", Kind::Counter, "Requests that arrived.", |load| load.requests_total as f64),
         (
             "server_errors_total",
@@ -34,6 +34,12 @@ pub fn page(load: &WholeLoad, ready: bool) -> String {
         ("retries_total", Kind::Counter, "Requests sent to another replica after a failure.", |load| {
             load.retries_total as f64
         }),
+        (
+            "hedges_total",
+            Kind::Counter,
+            "Requests sent to a second replica because the first took long.",
+            |load| load.hedges_total as f64,
+        ),
         ("requests_in_flight", Kind::Gauge, "Requests under way, the waiting ones included.", |load| {
             load.in_flight as f64
         }),

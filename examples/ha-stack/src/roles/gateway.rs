@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use balancer::Pool;
-use balancer::proxy::{self, Gateway, Tls};
+use balancer::proxy::{self, Gateway, Hedge, Tls};
 use clap::{Args, ValueEnum};
 use consul_client::{Check, Registration, ServiceRegistration};
 use tokio::net::TcpListener;
@@ -49,6 +49,9 @@ pub struct GatewayArgs {
     /// Statuses of an answer to a GET that is not passed on while another replica can be asked
     #[arg(long, value_name = "STATUS,...", value_delimiter = ',')]
     retry_on: Vec<u16>,
+    /// Send a GET that takes longer than 95 % of the others to a second replica too; at most one request in twenty
+    #[arg(long)]
+    hedge: bool,
     /// Serve --listen by TLS (HTTP/2 and HTTP/1.1): a certificate chain as PEM; may be repeated. Read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
@@ -80,8 +83,9 @@ enum Routes {
 impl GatewayArgs {
     /// The services, of which the one that gets the rest is there already.
     fn services(&self) -> Result<Services> {
-        let config =
+        let mut config =
             config(&self.probe, Duration::from_secs(self.wait)).retry_statuses(self.retry_on.iter().copied());
+        config.hedge = self.hedge.then(Hedge::default);
         let key = self.sticky_key.as_ref().map(|path| {
             let key = std::fs::read(path)
                 .with_context(|| format!("--sticky-key is {}: it can't be read", path.display()))?;

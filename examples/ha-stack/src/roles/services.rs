@@ -187,6 +187,7 @@ impl Services {
             all.responses_5xx_total += load.responses_5xx_total;
             all.rejected_total += load.rejected_total;
             all.retries_total += load.retries_total;
+            all.hedges_total += load.hedges_total;
             all.rate_per_second += load.rate_per_second;
             // A 404 of our own takes no time and says nothing of a service.
             (all.latency_p50, all.latency_p95, all.latency_p99) = (None, None, None);
