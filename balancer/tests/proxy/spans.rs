@@ -88,7 +88,7 @@ fn a_request_is_a_span_with_one_for_each_endpoint_that_was_asked() {
         let attempts: Vec<_> =
             spans.values().filter(|span| span.name == "attempt" && span.parent == Some(*id)).collect();
         assert_eq!(field("attempts"), Some(attempts.len().to_string().as_str()), "{attempts:?}");
-        let of = |name: &str| {
+        let of = |name: &'static str| {
             attempts.iter().filter(move |span| span.fields.get("status").map(String::as_str) == Some(name))
         };
         assert_eq!(of("200").count(), 1, "{attempts:?}");

@@ -43,8 +43,8 @@ pub async fn follow(
     loop {
         let wait = membership.due().map_or(FAR, |due| due.saturating_sub(began.elapsed()));
         tokio::select! {
-            updates = members.next() => {
-                for update in updates {
+            change = members.next() => {
+                for update in change.updates {
                     membership.apply(update, began.elapsed());
                 }
             }

@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use balancer::EventKind;
 use balancer::proxy::Gateway;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::services::Services;

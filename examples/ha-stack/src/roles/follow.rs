@@ -23,12 +23,7 @@ pub async fn one(consul: consul_client::Client, service: String, probe: String, 
 }
 
 /// Follows every service that has routing labels, and `rest` in any case; never ends by itself.
-pub async fn all(
-    consul: consul_client::Client,
-    rest: Option<String>,
-    probe: String,
-    services: Services,
-) {
+pub async fn all(consul: consul_client::Client, rest: Option<String>, probe: String, services: Services) {
     let began = Instant::now();
     let (tell, mut told) = mpsc::channel::<Seen>(64);
     let mut followed: BTreeMap<String, Follower> = BTreeMap::new();

@@ -142,7 +142,9 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
         Coordination::Consul(consul) if args.routes == Routes::Off => {
             tokio::spawn(follow::one(consul, args.service.clone(), args.probe.clone(), services.clone()))
         }
-        Coordination::Consul(consul) => tokio::spawn(follow::all(consul, rest, args.probe.clone(), services.clone())),
+        Coordination::Consul(consul) => {
+            tokio::spawn(follow::all(consul, rest, args.probe.clone(), services.clone()))
+        }
         Coordination::Swarm { swarm, .. } => {
             let gateway = services.gateway(&args.service).context(
                 "--routes labels needs Consul, where the labels are: with --discovery swarm leave it out",

@@ -81,7 +81,7 @@ pub async fn run(args: RegistrarArgs, backends: &Backends) -> Result<ExitCode> {
     metrics::server::serve_with(args.metrics, page, usage.routes(), CancellationToken::new());
     let measure = async {
         match &registrar.source {
-            Source::Swarm { swarm, node } if args.metrics.is_some() => {
+            Source::Swarm { swarm, node, .. } if args.metrics.is_some() => {
                 usage::watch(swarm, node, &usage).await;
             }
             // Where nobody can ask, nothing is measured.
