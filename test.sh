@@ -180,7 +180,7 @@ deployed() {
   done
   local stack=(target/release/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && told && "${stack[@]}" remove || result=1
+  "${stack[@]}" deploy && logs_in && unchanged && found && "${stack[@]}" remove || result=1
   lab down || result=1
   ours=
   return "$result"
@@ -193,7 +193,7 @@ unchanged() {
   }
 }
 # On a host, where its Consul listens. The service is found, whatever the stack file calls it.
-told() {
+found() {
   local said
   said=$(lab exec h1 -- target/release/ha-stack --docker-host "$DOCKER_HOST" status --platform swarm) || return 1
   [[ $said == "ha_web on swarm: "* ]] || {
