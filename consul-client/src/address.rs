@@ -142,7 +142,8 @@ mod tests {
             Address::parse("a", address, false).unwrap().url("/v1/kv/a%20%3F%23b", query).to_string()
         };
         assert_eq!(url("h:1", None), "http://h:1/v1/kv/a%20%3F%23b");
-        assert_eq!(url("http://h:1/a%20b/", Some("x=%26&y")), "http://h:1/a%20b/v1/kv/a%20%3F%23b?x=%26&y");
+        // A prefix is text, escaped here.
+        assert_eq!(url("http://h:1/a%b/", Some("x=%26&y")), "http://h:1/a%25b/v1/kv/a%20%3F%23b?x=%26&y");
         assert_eq!(Address::local(false).unwrap().as_str(), "http://127.0.0.1:8500");
         let socket = Address::parse("a", "unix:///run/consul.sock", false).unwrap();
         assert_eq!(
