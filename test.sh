@@ -195,7 +195,7 @@ unchanged() {
 # On a host, where its Consul listens. The service is found, whatever the stack file calls it.
 found() {
   local said
-  said=$(lab exec h1 -- target/release/ha-stack --docker-host "$DOCKER_HOST" status --platform swarm) || return 1
+  said=$(lab exec h1 -- "$PWD/target/release/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm) || return 1
   [[ $said == "ha_web on swarm: "* ]] || {
     echo "the status of the deployed stack is another one: $said" >&2
     return 1
