@@ -69,12 +69,19 @@ pub(crate) async fn a_stack_is_planned_applied_and_pruned(lab: &Lab) {
     let configs = swarm.configs().list_labelled(format!("{NAMESPACE_LABEL}=shop")).await.unwrap();
     assert_eq!(configs.len(), 1, "the config of before was pruned");
 
-    // Docker's own command line knows it.
+    // Docker's own command line knows it. It counts what still runs of the spec before, too.
     let host = &lab.hosts()[0];
-    let listed = lab.exec(&host.name, &["docker", "stack", "services", "shop"]).await.unwrap();
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let store = listed.lines().find(|line| line.contains("shop_store"));
-    assert!(store.is_some_and(|line| line.split_whitespace().any(|word| word == "3/3")), "{listed}");
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let listed = lab.exec(&host.name, &["docker", "stack", "services", "shop"]).await.unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let store = listed.lines().find(|line| line.contains("shop_store"));
+        if store.is_some_and(|line| line.split_whitespace().any(|word| word == "3/3")) {
+            break;
+        }
+        assert!(Instant::now() < until, "{listed}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 
     let gone = Stack::new("shop").plan(&swarm, &options).await.unwrap();
     gone.prune(&swarm, limit).await.unwrap();
