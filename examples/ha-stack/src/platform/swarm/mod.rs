@@ -105,6 +105,7 @@ impl SwarmPlatform {
     pub async fn find(backends: Backends, discovery: Discovery) -> Result<Self> {
         let mut found = Self::connect(StackSpec::default(), backends, discovery).await?;
         found.spec.service = find::site(&found.swarm.services().list().await?)?;
+        found.front.service.clone_from(&found.spec.service);
         Ok(found)
     }
 
