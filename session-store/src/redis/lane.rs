@@ -171,11 +171,10 @@ impl Driver {
                     }
                 }
             }
-            let call = self.writes.call(&writes);
             if !writes.is_empty() {
-                pipeline.add_command(call.clone());
+                pipeline.add_command(self.writes.call(&writes));
             }
-            let count = waiting.len() + usize::from(!writes.is_empty());
+            let count = pipeline.len();
             if count == 0 {
                 queue.done();
                 continue;
@@ -187,7 +186,7 @@ impl Driver {
                         let _ = waiting.send(answer);
                     }
                     if let Some(wrote) = answers.next() {
-                        self.wrote(wrote, call, writers).await;
+                        self.wrote(wrote, &writes, writers).await;
                     }
                 }
                 Err(error) => waiting.into_iter().chain(writers).for_each(|waiting| {
@@ -202,12 +201,12 @@ impl Driver {
     async fn wrote(
         &mut self,
         mut answer: Result<Value, RedisError>,
-        call: Cmd,
+        writes: &[Write],
         writers: Vec<oneshot::Sender<Result<Value, RedisError>>>,
     ) {
         if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-            answer = match self.writes.load().query_async::<()>(&mut self.connection).await {
-                Ok(()) => call.query_async(&mut self.connection).await,
+            answer = match script::load(script::WRITE).query_async::<()>(&mut self.connection).await {
+                Ok(()) => self.writes.call(writes).query_async(&mut self.connection).await,
                 Err(error) => Err(error),
             };
         }

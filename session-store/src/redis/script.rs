@@ -136,12 +136,13 @@ impl WriteAll {
         }
         call
     }
+}
 
-    pub(super) fn load(&self) -> Cmd {
-        let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(WRITE);
-        load
-    }
+/// For a server that has forgotten a script.
+pub(super) fn load(text: &str) -> Cmd {
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg(text);
+    load
 }
 
 pub(super) struct Scripts {
@@ -243,7 +244,7 @@ impl Call {
         }
         match via.ask(&self.command).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                via.ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
+                via.ask(&load(self.text)).await?;
                 Ok((via.ask(&self.command).await?, 0))
             }
             answer => Ok((answer?, 0)),
@@ -314,7 +315,7 @@ const DONE: i64 = 1;
 
 /// Any number of usual steps, each of one record. `KEYS`: the records. `ARGV`, for each: the first bytes that were read (empty: nothing was there), the
 /// bytes to write, their life in ms. Answers for each `1` done, or the newer bytes, or nil where there are none, or `{error}`: one that fails stops no other.
-const WRITE: &str = r"
+pub(super) const WRITE: &str = r"
 local answers = {}
 for i = 1, #KEYS do
   local arg = i * 3
