@@ -116,18 +116,13 @@ impl SqliteStore {
         let (file, sealing) = (path.clone(), seal.clone());
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
             let until = Instant::now() + DEADLINE;
-            let prepared = retry(until, || prepare(&file, sync));
-            let (mut worker, reader) =
-                match prepared.and_then(|writer| Ok((writer, retry(until, || open_reader(&file))?))) {
-                    Ok((connection, reader)) => (Worker { connection, seal: sealing, writes: 0 }, reader),
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-            let reading = std::thread::Builder::new().name("session-sqlite-read".into());
-            if let Err(error) = reading.spawn(move || reader::run(reader, asked)) {
-                let error = rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-                return drop(ready.send(Err(error)));
-            }
-            if ready.send(Ok(())).is_ok() {
+            let opened = retry(until, || prepare(&file, sync))
+                .and_then(|writer| Ok((writer, retry(until, || open_reader(&file))?)));
+            let (mut worker, reader) = match opened {
+                Ok((connection, reader)) => (Worker { connection, seal: sealing, writes: 0 }, reader),
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            if ready.send(Ok(reader)).is_ok() {
                 let (mut next, mut steps) = (None, Vec::new());
                 while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
                     match job {
@@ -154,7 +149,12 @@ impl SqliteStore {
         });
         thread.map_err(|source| unavailable(&path, "open", source))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { jobs, loads, path, deadline, seal }),
+            Ok(Ok(reader)) => {
+                let reading = std::thread::Builder::new().name("session-sqlite-read".into());
+                let spawned = reading.spawn(move || reader::run(reader, asked));
+                spawned.map_err(|source| unavailable(&path, "open", source))?;
+                Ok(Self { jobs, loads, path, deadline, seal })
+            }
             Ok(Err(error)) if is_wrong_file(&error) => {
                 let hint = "name a file in a folder that exists and can be written, or a database that this library made";
                 Err(config(&format!("sqlite:{}", path.display()), error.to_string(), hint))
