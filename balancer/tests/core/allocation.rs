@@ -3,25 +3,13 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
-use balancer::{
-    Config, EndpointId, Ketama, LeastPending, Maglev, Outcome, P2cLeastPending, P2cPeakEwma, PickRequest,
-    Policy, Random, RoundRobin,
-};
+use balancer::{Config, EndpointId, Outcome, PickRequest};
 
 use crate::support::*;
 
 #[test]
 fn a_pick_allocates_nothing() {
-    let policies: [Policy; 7] = [
-        P2cPeakEwma::default().into(),
-        P2cLeastPending::default().into(),
-        LeastPending::default().into(),
-        RoundRobin::default().into(),
-        Random::default().into(),
-        Maglev::default().into(),
-        Ketama::default().into(),
-    ];
-    for policy in policies {
+    for policy in policies() {
         let name = policy.name();
         let pool = pool(Config::default().policy(policy), 1000);
         let excluded: [EndpointId; 2] = [id(1), id(2)];

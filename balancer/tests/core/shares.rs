@@ -4,26 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use balancer::{
-    Config, Health, Ketama, LeastPending, Limits, Locality, Maglev, Outcome, P2cLeastPending, P2cPeakEwma,
-    PickRequest, Policy, Pool, Prequal, Priority, Random, Reason, RoundRobin, SlowStart, State, SuccessRate,
-    Update, Verdict, hash,
+    Config, Health, Ketama, Limits, Locality, Maglev, Outcome, PickRequest, Policy, Pool, Prequal, Priority,
+    Reason, RoundRobin, SlowStart, State, SuccessRate, Update, Verdict, hash,
 };
 use proptest::prelude::*;
 
 use crate::support::*;
-
-fn policies() -> Vec<Policy> {
-    vec![
-        P2cPeakEwma::default().into(),
-        P2cLeastPending::default().into(),
-        LeastPending::default().into(),
-        RoundRobin::default().into(),
-        Random::default().into(),
-        Maglev::default().into(),
-        Ketama::default().into(),
-        Prequal::default().into(),
-    ]
-}
 
 /// Picks with `concurrency` requests in flight at any time; the share of each endpoint.
 fn spread(pool: &Pool, picks: u64, concurrency: usize, at: Duration) -> BTreeMap<String, f64> {

@@ -9,10 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use balancer::{
-    Config, Health, Ketama, Lease, LeastPending, Maglev, Outcome, P2cLeastPending, P2cPeakEwma, PickRequest,
-    Policy, Pool, Prequal, Random, RoundRobin, Update,
-};
+use balancer::{Config, Health, Lease, Outcome, PickRequest, Policy, Pool, Random, Update};
 
 use crate::support::*;
 
@@ -183,19 +180,6 @@ fn run(world: World, policy: &Policy) -> Found {
         failed: failed as f64 / world.requests as f64,
         failed_later: failed_later as f64 / later.max(1) as f64,
     }
-}
-
-fn policies() -> Vec<Policy> {
-    vec![
-        P2cPeakEwma::default().into(),
-        P2cLeastPending::default().into(),
-        LeastPending::default().into(),
-        RoundRobin::default().into(),
-        Random::default().into(),
-        Maglev::default().into(),
-        Ketama::default().into(),
-        Prequal::default().into(),
-    ]
 }
 
 /// Each policy's figure in a scenario, the default policy's first; prints the row.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use balancer::{Config, Endpoint, EndpointId, Outcome, PickRequest, Pool, Reason, State, Update};
+use balancer::{
+    Config, Endpoint, EndpointId, Ketama, LeastPending, Maglev, Outcome, P2cLeastPending, P2cPeakEwma,
+    PickRequest, Policy, Pool, Prequal, Random, Reason, RoundRobin, State, Update,
+};
 
 pub(crate) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -31,4 +34,18 @@ pub(crate) fn fail(pool: &Pool, target: usize, times: usize, outcome: Outcome, n
     for _ in 0..times {
         pool.pick(&PickRequest::excluding(&others), now).unwrap().finish(outcome, now);
     }
+}
+
+/// All of them.
+pub(crate) fn policies() -> Vec<Policy> {
+    vec![
+        P2cPeakEwma::default().into(),
+        P2cLeastPending::default().into(),
+        LeastPending::default().into(),
+        RoundRobin::default().into(),
+        Random::default().into(),
+        Maglev::default().into(),
+        Ketama::default().into(),
+        Prequal::default().into(),
+    ]
 }
