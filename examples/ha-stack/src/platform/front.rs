@@ -21,7 +21,7 @@ pub(super) struct Front {
     /// The address that users know, where it is not a host's own.
     public: Option<IpAddr>,
     /// Of the gateways' services the one that is looked at.
-    pub(super) service: String,
+    service: String,
     http: reqwest::Client,
 }
 

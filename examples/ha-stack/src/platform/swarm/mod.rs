@@ -61,6 +61,18 @@ impl SwarmPlatform {
     /// # Errors
     /// When one of them can't be reached, or the engine is not a manager; with the setting and what to do.
     pub async fn connect(spec: StackSpec, backends: Backends, discovery: Discovery) -> Result<Self> {
+        Self::reach(Some(spec), backends, discovery).await
+    }
+
+    /// The stack that runs there, whatever the service that users see is called; starts nothing.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; when no stack runs there, or several.
+    pub async fn find(backends: Backends, discovery: Discovery) -> Result<Self> {
+        Self::reach(None, backends, discovery).await
+    }
+
+    async fn reach(spec: Option<StackSpec>, backends: Backends, discovery: Discovery) -> Result<Self> {
         let swarm = backends.swarm().await?;
         let info = swarm.info().await?;
         let endpoint = swarm.endpoint().to_string();
@@ -84,6 +96,13 @@ impl SwarmPlatform {
         let front = front
             .with_context(|| format!("the Swarm at {endpoint} does not say the address of its leader"))?;
         let public = backends.front()?;
+        let spec = match spec {
+            Some(spec) => spec,
+            None => {
+                let service = find::site(&swarm.services().list().await?)?;
+                StackSpec { service, ..StackSpec::default() }
+            }
+        };
         Ok(Self {
             engines: backends.engines()?,
             #[cfg(target_os = "linux")]
@@ -96,17 +115,6 @@ impl SwarmPlatform {
             run: format!("{:016x}", rand::random::<u64>()),
             creating: AtomicBool::new(false),
         })
-    }
-
-    /// The stack that runs there, whatever the service that users see is called; starts nothing.
-    ///
-    /// # Errors
-    /// As [`Self::connect`]; when no stack runs there, or several.
-    pub async fn find(backends: Backends, discovery: Discovery) -> Result<Self> {
-        let mut found = Self::connect(StackSpec::default(), backends, discovery).await?;
-        found.spec.service = find::site(&found.swarm.services().list().await?)?;
-        found.front.service.clone_from(&found.spec.service);
-        Ok(found)
     }
 
     /// The view of the front gateway; of another one where that is gone.
