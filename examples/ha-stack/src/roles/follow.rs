@@ -13,7 +13,7 @@ use super::members::Members;
 use super::routes::{self, Book, Labels, Record};
 use super::services::Services;
 
-/// A service, and the routing labels of each of its passing instances.
+/// A service, and the routing labels of each of its registered instances: one that only its agent has left still serves.
 type Seen = (String, Vec<Labels>);
 
 /// Feeds one service, whatever labels it has; never ends by itself.

@@ -114,7 +114,7 @@ impl Book {
         }
     }
 
-    /// Takes in the tags of each passing instance of a service. While they differ, as in an update, most of them win.
+    /// Takes in the tags of each registered instance of a service. While they differ, as in an update, most of them win.
     pub fn instances(&mut self, service: &str, tags: impl IntoIterator<Item = Labels>) {
         let Some(page) = self.services.get_mut(service) else { return };
         let mut counts: BTreeMap<Labels, usize> = BTreeMap::new();

@@ -24,7 +24,8 @@ pub(crate) fn start(command: &mut Command) -> Ending {
     Ending(child.unwrap_or_else(|error| panic!("{command:?} can't be run: {error}; is a package missing?")))
 }
 
-pub(crate) fn consul(folder: &std::path::Path) -> (Ending, String) {
+/// An agent of its own that leads, its address, and a client of it.
+pub(crate) async fn consul(folder: &std::path::Path) -> (Ending, String, Client) {
     let program = std::env::var_os("CONSUL_BIN").unwrap_or_else(|| "consul".into());
     let [http, server, serf] = [free_address(), free_address(), free_address()].map(|address| address.port());
     let ports = format!("ports {{ http={http} server={server} serf_lan={serf} serf_wan=-1 dns=-1 grpc=-1 }}");
@@ -32,7 +33,11 @@ pub(crate) fn consul(folder: &std::path::Path) -> (Ending, String) {
     command.args(["agent", "-server", "-bootstrap-expect", "1", "-node", "h1", "-bind", "127.0.0.1"]);
     command.args(["-client", "127.0.0.1", "-hcl", &ports, "-hcl", "disable_update_check = true"]);
     command.args(["-hcl", "performance { raft_multiplier = 1 }", "-data-dir"]).arg(folder);
-    (start(&mut command), format!("http://127.0.0.1:{http}"))
+    let (agent, address) = (start(&mut command), format!("http://127.0.0.1:{http}"));
+    let client = Client::builder().address(&address).build().unwrap();
+    eventually("consul leads", async || client.status().leader().await.is_ok_and(|leader| leader.is_some()))
+        .await;
+    (agent, address, client)
 }
 
 pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -52,10 +57,7 @@ async fn see(admin: SocketAddr) -> Option<Value> {
 #[ignore = "needs consul: ./test.sh runs it"]
 async fn a_gateway_shows_what_consul_knows_and_goes_on_without_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (agent, address) = consul(folder.path());
-    let client = Client::builder().address(&address).build().unwrap();
-    eventually("consul leads", async || client.status().leader().await.is_ok_and(|leader| leader.is_some()))
-        .await;
+    let (agent, address, client) = consul(folder.path()).await;
 
     let program = env!("CARGO_BIN_EXE_ha-stack");
     let site = free_address();

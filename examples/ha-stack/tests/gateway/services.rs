@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use consul_client::{Check, Client, ServiceRegistration};
+use consul_client::{Check, ServiceRegistration};
 use serde_json::Value;
 
 use crate::gateway::{consul, eventually, start};
@@ -30,10 +30,7 @@ async fn load(admin: SocketAddr, service: &str) -> Option<Value> {
 #[ignore = "needs consul: ./test.sh runs it"]
 async fn two_services_share_a_gateway_and_change_while_it_serves() {
     let folder = tempfile::tempdir().unwrap();
-    let (_agent, address) = consul(folder.path());
-    let client = Client::builder().address(&address).build().unwrap();
-    eventually("consul leads", async || client.status().leader().await.is_ok_and(|leader| leader.is_some()))
-        .await;
+    let (_agent, address, client) = consul(folder.path()).await;
     let program = env!("CARGO_BIN_EXE_ha-stack");
     let [web, shop] = [free_address(), free_address()];
     let replica = |name: &str, site: SocketAddr| {
