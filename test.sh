@@ -180,7 +180,7 @@ deployed() {
   done
   local stack=(target/release/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && "${stack[@]}" remove || result=1
+  "${stack[@]}" deploy && logs_in && unchanged && found && "${stack[@]}" remove || result=1
   lab down || result=1
   ours=
   return "$result"
@@ -189,6 +189,15 @@ unchanged() {
   local said
   said=$("${stack[@]}" deploy) && [ "$said" = "nothing to do" ] || {
     echo "a second deploy is not without work: $said" >&2
+    return 1
+  }
+}
+# On a host, where its Consul listens. The service is found, whatever the stack file calls it.
+found() {
+  local said
+  said=$(lab exec h1 -- "$PWD/target/release/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm) || return 1
+  [[ $said == "ha_web on swarm: "* ]] || {
+    echo "the status of the deployed stack is another one: $said" >&2
     return 1
   }
 }
