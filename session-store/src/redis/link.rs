@@ -1,19 +1,20 @@
 //! The supervisor of the connection to the master: redis-rs does not reconnect a multiplexed connection, and knows no supervision over Sentinel.
 //!
 //! At each connect the master is resolved anew (the newest configuration that a majority of the Sentinels tells) and asked for its
-//! ROLE. A connection in use is asked again each second, and so are the Sentinels: a master that was cut off or stopped goes on calling itself one
+//! ROLE. A connection in use is asked again within each second ([`Seat`]), and so are the Sentinels: a master that was cut off or stopped goes on calling itself one
 //! for seconds after another was elected. A timeout, READONLY or a lost connection drops the connection, and the call is tried again
 //! inside its own deadline. A host without power answers nothing at all, so each step has a short deadline of its own.
 
 use super::{
     MAX_WAIT,
-    dial::{Found, RESPONSE, Wire, check_role, check_server, open, resolve},
+    dial::{Found, RESPONSE, Wire, check_server, open, resolve},
     failure::{CallError, Failure},
     lane::Lane,
+    master::{Live, Master, Seat},
     url::{Settings, Target},
 };
 use crate::error::StoreError;
-use redis::{RedisConnectionInfo, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use std::{
     future::Future,
     sync::{
@@ -25,20 +26,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub(super) struct Link {
-    settings: Settings,
-    /// The URL without its password.
-    pub(super) name: String,
-    current: Mutex<Option<Live>>,
+    seat: Arc<Seat>,
     connecting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
     calls: AtomicUsize,
     waits: Semaphore,
-}
-
-#[derive(Clone)]
-struct Live {
-    master: Arc<Master>,
-    checked: Instant,
-    doubted: bool,
 }
 
 /// A place among the calls under way.
@@ -59,27 +50,19 @@ impl Ready {
     }
 }
 
-/// The connections to one server.
-struct Master {
-    found: Found,
-    /// Shared by all calls.
-    wire: Wire,
-    lane: Lane,
-    /// Connections for calls that wait for replicas, each used by one at a time.
-    spare: Mutex<Vec<Wire>>,
-    generation: u64,
-}
-
 impl Link {
     pub(super) fn new(settings: Settings, name: String) -> Self {
         Self {
-            settings,
-            name,
-            current: Mutex::default(),
+            seat: Arc::new(Seat::new(settings, name)),
             connecting: Default::default(),
             calls: AtomicUsize::new(0),
             waits: Semaphore::new(MAX_WAITS),
         }
+    }
+
+    /// The URL without its password.
+    pub(super) fn name(&self) -> &str {
+        &self.seat.name
     }
 
     /// Calls `work` with a connection to the master until it succeeds, fails for good, or `deadline` has passed. `work` must be safe to repeat.
@@ -111,7 +94,7 @@ impl Link {
         if left <= RESPONSE {
             return None;
         }
-        self.usable().map(|live| Ready(live.master))
+        self.seat.usable().map(|live| Ready(live.master))
     }
 
     /// What a failure of it comes to: an error, or another attempt in the [usual way](Self::admitted).
@@ -124,7 +107,7 @@ impl Link {
         if !failure.again {
             return Err(self.unavailable(action, failure.reason));
         }
-        self.drop_generation(ready.0.generation);
+        self.seat.drop_generation(ready.0.generation);
         Ok(())
     }
 
@@ -135,7 +118,7 @@ impl Link {
         reason: impl Into<String>,
     ) -> StoreError {
         let deadline = Duration::from_millis(crate::lifetime::millis(deadline)); // as a person reads it
-        StoreError::Timeout { store: self.name.clone(), action, deadline, reason: reason.into() }
+        StoreError::Timeout { store: self.seat.name.clone(), action, deadline, reason: reason.into() }
     }
 
     /// [`call`](Self::call) for who holds a permit. `waits`: on a connection that no one else uses meanwhile, where one answer may take so long.
@@ -156,7 +139,12 @@ impl Link {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 if let Some((wanted, acked)) = last.short {
-                    return Err(StoreError::NotDurable { store: self.name.clone(), action, wanted, acked });
+                    return Err(StoreError::NotDurable {
+                        store: self.seat.name.clone(),
+                        action,
+                        wanted,
+                        acked,
+                    });
                 }
                 return Err(self.timeout(action, deadline, last.reason));
             }
@@ -171,15 +159,15 @@ impl Link {
                 Err(_) => {
                     // The deadline, told above. What did not answer until now is not tried by the next call either; one that lacks replicas answers.
                     match (used, last.short) {
-                        (Some(generation), None) => self.drop_generation(generation),
-                        (Some(generation), Some(_)) => self.doubt(generation),
+                        (Some(generation), None) => self.seat.drop_generation(generation),
+                        (Some(generation), Some(_)) => self.seat.doubt(generation),
                         (None, _) => {}
                     }
                     continue;
                 }
             }
             attempt = attempt.saturating_add(1);
-            tracing::debug!(target: "session_store", store = self.name, attempt, error = last.reason, "trying again");
+            tracing::debug!(target: "session_store", store = self.seat.name, attempt, error = last.reason, "trying again");
             let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(4)).mul_f64(rand::random_range(0.5..1.0));
             tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
         }
@@ -216,8 +204,8 @@ impl Link {
         };
         match &done {
             // Its replicas may be gone because it is no master any more: the Sentinels are asked before it is used again.
-            Err(CallError::Redis(Failure { short: Some(_), .. })) => self.doubt(master.generation),
-            Err(CallError::Redis(failure)) if failure.again => self.drop_generation(master.generation),
+            Err(CallError::Redis(Failure { short: Some(_), .. })) => self.seat.doubt(master.generation),
+            Err(CallError::Redis(failure)) if failure.again => self.seat.drop_generation(master.generation),
             _ => {}
         }
         done
@@ -251,19 +239,19 @@ impl Link {
             return Ok(wire);
         }
         let address = master.found.address.clone();
-        open(address, self.login(), MAX_WAIT + RESPONSE, &self.settings.transport)
+        open(address, self.seat.login(), MAX_WAIT + RESPONSE, &self.seat.settings.transport)
             .await
             .map_err(|failure| failure.at(&master.found.name()))
     }
 
     /// The connection in use, or a new one. One caller connects; who waited for it shares its failure instead of trying again in a row.
     async fn connection(&self) -> Result<Live, Failure> {
-        if let Some(live) = self.usable() {
+        if let Some(live) = self.seat.usable() {
             return Ok(live);
         }
         let asked = Instant::now();
         let mut connecting = self.connecting.lock().await;
-        if let Some(live) = self.usable() {
+        if let Some(live) = self.seat.usable() {
             return Ok(live);
         }
         if let Some((when, failure)) = connecting.as_ref()
@@ -271,19 +259,20 @@ impl Link {
         {
             return Err(failure.clone());
         }
-        let generation = match self.current() {
+        let generation = match self.seat.current() {
             Some(live) => {
                 // Out of use until it has answered: a caller with less time than a silent master takes leaves nothing behind that the
                 // next one would have to find out anew.
-                self.set(None);
-                match self.check(&live.master.wire, &live.master.found).await {
+                self.seat.set(None);
+                let begun = Instant::now();
+                match self.seat.check(&live.master.wire, &live.master.found).await {
                     Ok(()) => {
-                        let checked = Live { checked: Instant::now(), doubted: false, ..live };
-                        self.set(Some(checked.clone()));
+                        let checked = Live { checked: begun, doubted: false, ..live };
+                        self.seat.set(Some(checked.clone()));
                         return Ok(checked);
                     }
                     Err(failure) => {
-                        tracing::warn!(target: "session_store", store = self.name, error = failure.reason, "left the master");
+                        self.seat.left(&failure);
                         live.master.generation.wrapping_add(1)
                     }
                 }
@@ -294,11 +283,11 @@ impl Link {
             Ok((found, wire)) => {
                 *connecting = None;
                 let master = found.name();
-                tracing::info!(target: "session_store", store = self.name, master, "connected to the master");
+                tracing::info!(target: "session_store", store = self.seat.name, master, "connected to the master");
                 let (lane, spare) = (Lane::new(&wire.redis), Mutex::default());
                 let master = Arc::new(Master { found, wire, lane, spare, generation });
                 let live = Live { master, checked: Instant::now(), doubted: false };
-                self.set(Some(live.clone()));
+                self.seat.set(Some(live.clone()));
                 Ok(live)
             }
             Err(failure) => {
@@ -309,77 +298,28 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(Found, Wire), Failure> {
-        let found = match &self.settings.target {
+        let found = match &self.seat.settings.target {
             Target::Single { address, .. } => Found { address: address.clone(), epoch: 0 },
             Target::Sentinel { sentinels, master, .. } => {
-                resolve(sentinels, master, &self.settings, STRAGGLERS).await?
+                resolve(sentinels, master, &self.seat.settings, STRAGGLERS).await?
             }
         };
         let (name, address) = (found.name(), found.address.clone());
-        let wire = open(address, self.login(), RESPONSE, &self.settings.transport);
+        let wire = open(address, self.seat.login(), RESPONSE, &self.seat.settings.transport);
         let wire = wire.await.map_err(|failure| failure.at(&name))?;
         // One that hung while this took its time may be back with old ideas: the Sentinels are asked once more.
-        self.check(&wire, &found).await.map_err(|failure| failure.at(&name))?;
+        self.seat.check(&wire, &found).await.map_err(|failure| failure.at(&name))?;
         check_server(wire.redis.clone(), &name).await.map_err(|failure| failure.at(&name))?;
         Ok((found, wire))
     }
 
-    /// Whether a connection still leads to the master. Sentinels that do not answer at once say nothing against it.
-    async fn check(&self, wire: &Wire, found: &Found) -> Result<(), Failure> {
-        check_role(wire.redis.clone()).await?;
-        let Target::Sentinel { sentinels, master, .. } = &self.settings.target else { return Ok(()) };
-        match tokio::time::timeout(CHECK, resolve(sentinels, master, &self.settings, Duration::ZERO)).await {
-            Ok(Ok(named)) if named.replaces(found) => {
-                Err(Failure::again(format!("the Sentinels name another master, {}", named.name())))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    const fn login(&self) -> &RedisConnectionInfo {
-        match &self.settings.target {
-            Target::Single { login, .. } | Target::Sentinel { login, .. } => login,
-        }
-    }
-
-    fn usable(&self) -> Option<Live> {
-        self.current().filter(|live| !live.doubted && live.checked.elapsed() < ROLE_EVERY)
-    }
-
-    fn current(&self) -> Option<Live> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, live: Option<Live>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = live;
-    }
-
-    /// Has a connection checked before its next use.
-    fn doubt(&self, generation: u64) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = current.as_mut().filter(|live| live.master.generation == generation) {
-            live.doubted = true;
-        }
-    }
-
-    fn drop_generation(&self, generation: u64) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|live| live.master.generation == generation) {
-            *current = None;
-        }
-    }
-
     fn unavailable(&self, action: &'static str, reason: String) -> StoreError {
-        StoreError::Unavailable { store: self.name.clone(), action, reason, source: None }
+        StoreError::Unavailable { store: self.seat.name.clone(), action, reason, source: None }
     }
 }
 
-/// A demoted master still answers reads: its role is asked for again after this long.
-const ROLE_EVERY: Duration = Duration::from_secs(1);
 /// Doubles four times, to about 0.3 s: often enough to be back soon after an election.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// How long a second look at the Sentinels may take; the connection in use is kept when they say nothing.
-const CHECK: Duration = Duration::from_millis(200);
 /// A Sentinel learns of an election from the one that held it: with a majority's answers the others still get this long.
 const STRAGGLERS: Duration = Duration::from_millis(50);
 /// Calls that wait for replicas at once; more wait for their turn. Each has a connection of its own.

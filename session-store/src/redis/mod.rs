@@ -13,6 +13,7 @@ mod dial;
 mod failure;
 mod lane;
 mod link;
+mod master;
 mod script;
 mod step;
 #[cfg(feature = "tls")]
@@ -231,7 +232,7 @@ impl SessionStore for RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("url", &self.link.name).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("url", &self.link.name()).finish_non_exhaustive()
     }
 }
 

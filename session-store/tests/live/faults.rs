@@ -41,6 +41,27 @@ async fn probes_alone_leave_a_hung_master() {
     host.iter().for_each(|server| server.signal("-CONT"));
 }
 
+/// Two of three Sentinels hang: each check of the master waits for them as long as it may, and no call waits for the check.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn silent_sentinels_hold_up_no_call() {
+    let cluster = Cluster::start().await;
+    let store = session_store::connect(&cluster.url()).await.unwrap();
+    let key = create(&*store).await;
+    let hung = &cluster.sentinels[1..];
+    hung.iter().for_each(|sentinel| sentinel.signal("-STOP"));
+    let (start, mut slow) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_secs(5) {
+        let begun = Instant::now();
+        assert!(store.load(&key).await.unwrap().is_some());
+        slow.extend(Some(begun.elapsed()).filter(|took| *took > Duration::from_millis(150)));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    hung.iter().for_each(|sentinel| sentinel.signal("-CONT"));
+    // A busy machine may hold up one; a check in the way holds up one each second.
+    assert!(slow.len() < 3, "{slow:?}");
+}
+
 /// A host hangs, master and Sentinel on it, until another master is elected; it comes back with old ideas. The kernel still accepts connections for
 /// it, so every answer has to be waited for in vain.
 #[tokio::test(flavor = "multi_thread")]
