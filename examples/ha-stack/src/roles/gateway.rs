@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::coordination::{Coordination, Discovery};
 use super::services::Services;
+use super::swarm_feed::Which;
 use super::{admin, follow, labels};
 use crate::dashboard::source::GatewaySource;
 
@@ -146,10 +147,11 @@ pub async fn run(args: GatewayArgs, backends: &Backends) -> Result<ExitCode> {
             tokio::spawn(follow::all(consul, rest, args.probe.clone(), services.clone()))
         }
         Coordination::Swarm { swarm, .. } => {
-            let gateway = services.gateway(&args.service).context(
-                "--routes labels needs Consul, where the labels are: with --discovery swarm leave it out",
-            )?;
-            tokio::spawn(super::swarm_feed::follow(swarm, args.service.clone(), gateway))
+            let which = match args.routes {
+                Routes::Off => Which::One(args.service.clone()),
+                Routes::Mixed | Routes::Labels => Which::Labelled(rest),
+            };
+            tokio::spawn(super::swarm_feed::follow(swarm, which, services.clone()))
         }
     };
     let scheme = if tls.is_some() { "https" } else { "http" };

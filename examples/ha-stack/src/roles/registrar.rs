@@ -165,7 +165,8 @@ impl Registrar {
             Source::Swarm { swarm, node, .. } => {
                 let services = swarm.services().list_labelled(label).await?;
                 let tasks = swarm.tasks().list_for_node(node).await?;
-                let routes = services.iter().map(|service| (service.name().to_owned(), routing(service)));
+                let routes =
+                    services.iter().map(|service| (service.name().to_owned(), routes::of_service(service)));
                 let routes = routes.filter(|(_, labels)| !labels.is_empty()).collect();
                 Ok((wanted(&services, &tasks, self.address, label), routes))
             }
@@ -248,7 +249,7 @@ fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) ->
         };
         let Some(check) = service.label(label) else { continue };
         let ports = swarm_client::reachable_ports(task, address);
-        let routing = routing(service);
+        let routing = routes::of_service(service);
         // The port that its routes name, if the task publishes it.
         let named = routes::port(service.name(), &routing);
         let named = ports.iter().find(|(target, _)| Some(*target) == named);
@@ -265,11 +266,6 @@ fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) ->
         wanted.push((container.unwrap_or_default(), serving));
     }
     wanted
-}
-
-/// The labels of a service by which gateways route.
-fn routing(service: &Service) -> Labels {
-    routes::routing(service.spec.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// A task's name as Swarm's own templates write it: `web.1.q7ld...`.

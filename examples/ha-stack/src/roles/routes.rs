@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use balancer::routing::labels as rules;
 use serde::{Deserialize, Serialize};
+use swarm_client::Service;
 
 use super::labels;
 
@@ -35,6 +36,11 @@ pub fn routing<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels 
         .filter(|(name, _)| ours(name))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// The routing labels of a Swarm's service.
+pub fn of_service(service: &Service) -> Labels {
+    routing(service.spec.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// The routing labels in a list of tags.
