@@ -185,7 +185,7 @@ deployed() {
   done
   local stack=(target/release/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && found && "${stack[@]}" remove || result=1
+  "${stack[@]}" deploy && logs_in && unchanged && found && second_site && "${stack[@]}" remove || result=1
   lab down || result=1
   ours=
   return "$result"
@@ -196,6 +196,27 @@ unchanged() {
     echo "a second deploy is not without work: $said" >&2
     return 1
   }
+}
+# Two sites behind the same gateways, by their labels; when the second one is gone, so is its route.
+second_site() {
+  local site=${DOCKER_HOST#tcp://} said
+  site=http://${site%:*}:8080
+  "${stack[@]}" deploy --name shop --file examples/ha-stack/deploy/second-site.yml &&
+    served_by shop.example shop_web. && served_by other.example ha_web. &&
+    "${stack[@]}" remove --name shop && served_by shop.example ha_web.
+}
+# host, task's name: who answers the gateway's requests for this host, within a minute.
+served_by() {
+  local tries
+  for tries in $(seq 60); do
+    if said=$(curl -s -m 10 -f -H "Host: $1" "$site/") && [[ $said == *"id=instance>$2"* ]]; then
+      printf '%s is served by %s at try %s\n' "$1" "${2%.}" "$tries"
+      return 0
+    fi
+    sleep 1
+  done
+  echo "$1 is not served by $2 within a minute; the last answer: $said" >&2
+  return 1
 }
 # On a host, where its Consul listens. The service is found, whatever the stack file calls it.
 found() {

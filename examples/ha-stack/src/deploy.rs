@@ -173,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn the_second_sites_file_is_one_and_says_what_it_gets() {
+        let text = include_str!("../deploy/second-site.yml");
+        let read = read("shop", text, Path::new("."), &hosts(&["only"]), &images).unwrap();
+        let services: BTreeMap<&str, _> = read.stack.services().collect();
+        assert_eq!(services["web"].labels["balancer.host"], "shop.example");
+    }
+
+    #[test]
     fn one_host_is_enough_to_begin_with() {
         let read = read("ha", OWN_FILE, Path::new("."), &hosts(&["only"]), &images).unwrap();
         let services: BTreeMap<&str, _> = read.stack.services().collect();
