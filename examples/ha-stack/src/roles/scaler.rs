@@ -335,7 +335,8 @@ const OTHERS_TIMEOUT: Duration = Duration::from_millis(800);
 pub(super) const UNSEEN: &str = "in_flight_unseen";
 /// Requests a second, and the 95th percentile of their latency in milliseconds; for policies of one's own.
 const RATE: &str = "rate";
-const P95: &str = "p95_ms";
+/// The 95th percentile of the answers' latency in milliseconds, at the slowest gateway.
+pub const P95: &str = "p95_ms";
 
 #[cfg(test)]
 mod tests {

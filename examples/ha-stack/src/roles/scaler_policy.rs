@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::docker_stats::CPU;
 use super::labels;
+use super::scaler::P95;
 use crate::platform::IN_FLIGHT;
 
 /// `balanced`, `hpa` or `kpa`: scale this service by that policy; `off`: leave it alone.
@@ -26,6 +27,8 @@ pub const MAX: &str = "ha-stack.scale.max";
 /// Percent of the CPU that each replica may use: its limit, else its reservation, else its host. Without a target of
 /// requests in flight beside it, the only signal: for what no gateway serves.
 pub const CPU_PERCENT: &str = "ha-stack.scale.cpu";
+/// Milliseconds: nothing is removed while the 95th percentile of the answers' latency, at the slowest gateway, is above this.
+pub const P95_LIMIT: &str = "ha-stack.scale.p95";
 /// Requests in flight for each replica.
 pub const TARGET: &str = "ha-stack.scale.target";
 
@@ -89,6 +92,14 @@ pub fn from_labels<'a>(label: impl Fn(&str) -> Option<&'a str>, flags: &Policy) 
         policy.forecast = None;
     }
     policy.signals.extend(cpu);
+    if let Some(text) = label(P95_LIMIT) {
+        let limit = text.parse().ok().filter(|limit| *limit > 0.0);
+        let limit = limit.with_context(|| {
+            format!("{P95_LIMIT} is {text:?}; it must be a number of milliseconds above 0")
+        })?;
+        policy.signals.retain(|signal| signal.name != P95);
+        policy = policy.guard(P95, limit);
+    }
     let policy = match min {
         // One at least while there is anything to do.
         0 => policy.bounds(1, max).zero(Some(zero(label(IDLE))?)),
@@ -122,7 +133,7 @@ pub fn from_file(path: &Path) -> Result<Policy> {
 
 /// Whether requests of the gateways decide, or go to what is scaled: then they are asked before anything is removed.
 pub fn is_served(check: Option<&str>, policy: &Policy) -> bool {
-    check.is_some() || policy.signals.iter().any(|signal| signal.name == IN_FLIGHT)
+    check.is_some() || policy.signals.iter().any(|signal| [IN_FLIGHT, P95].contains(&signal.name.as_str()))
 }
 
 /// Whether the policy looks at the CPU.
@@ -267,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn slow_answers_are_a_veto_on_removal() {
+        let guarded = policy(&[(SCALE, "balanced"), (P95_LIMIT, "250")]);
+        let guard = guarded.signals.iter().find(|signal| signal.name == P95).unwrap();
+        assert_eq!(guard.target, Target::Guard(250.0));
+        let cpu = policy(&[(CPU_PERCENT, "70"), (P95_LIMIT, "250")]);
+        assert!(is_served(None, &cpu), "the gateways know how slow it is");
+    }
+
+    #[test]
     fn a_label_that_makes_no_sense_is_named() {
         let says = |labels: &[(&str, &str)]| format!("{:#}", wish(labels).unwrap_err());
         assert!(
@@ -281,6 +301,9 @@ mod tests {
         assert!(
             says(&[(MIN, "0"), (IDLE, "soon")]).starts_with("ha-stack.scale.idle is \"soon\"; it must be")
         );
+        for wrong in ["soon", "0", "-1", "NaN"] {
+            assert!(says(&[(P95_LIMIT, wrong)]).starts_with("ha-stack.scale.p95 is"), "{wrong}");
+        }
         assert!(says(&[(MIN, "9")]).contains("min is 9, but it must not exceed max"));
         assert!(says(&[(TARGET, "-1")]).contains("signals[0].target is -1"));
     }
