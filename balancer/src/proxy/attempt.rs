@@ -221,7 +221,10 @@ async fn send(
     outgoing: &Outgoing,
     down: &mut watch::Receiver<bool>,
 ) -> Result<Answer, Failure> {
-    let Some(request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
+    let Some(mut request) = outgoing.request(upstream.addr()) else { return Err(Failure::Client) };
+    if let Some(trace) = &config.trace {
+        trace.0.inject(&Span::current(), request.headers_mut());
+    }
     let began = Instant::now();
     let response = {
         let mut sent = pin!(connection.send(request));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint_tls::EndpointTls;
 use super::hedge::Hedge;
 use super::sticky::Sticky;
+use super::trace::{Trace, TraceContext};
 use super::trust::Cidr;
 use crate::config::{Probes, at_most_a_day, share};
 use crate::error::ConfigError;
@@ -93,6 +94,9 @@ pub struct Config {
     pub hash_by: Option<HashBy>,
     /// A header by which trusted peers say how much a request matters: `low` or `high`.
     pub priority_header: Option<String>,
+    /// Ties the spans of requests to the traces before and behind this gateway. Not part of the serialized form.
+    #[serde(skip)]
+    pub trace: Option<Trace>,
     /// Which requests are told of in the access log; `None` is none.
     pub access_log: Option<AccessLog>,
     /// Whether an `x-request-id` of the client is kept. Only behind a proxy that sets it.
@@ -198,6 +202,7 @@ impl Default for Config {
             retry_per_second: 10,
             retry_statuses: Vec::new(),
             hedge: None,
+            trace: None,
             replay_limit: 64 * 1024,
             whole_response_limit: 16 * 1024,
             waiting_limit: 1024,
@@ -358,6 +363,13 @@ impl Config {
     #[must_use]
     pub fn hedge(mut self, rules: Hedge) -> Self {
         self.hedge = Some(rules);
+        self
+    }
+
+    /// Ties the spans of requests to the traces before and behind this gateway.
+    #[must_use]
+    pub fn trace(mut self, context: impl TraceContext + 'static) -> Self {
+        self.trace = Some(Trace::new(context));
         self
     }
 

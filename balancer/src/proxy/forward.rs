@@ -57,6 +57,9 @@ pub(crate) async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) ->
         endpoint = Empty,
         attempts = Empty,
     );
+    if let Some(trace) = config.trace.as_ref().filter(|_| is_trusted(visit.peer, config)) {
+        trace.0.extract(&span, request.headers());
+    }
     let switch = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     let mut way = Way::default();
@@ -171,11 +174,14 @@ fn key(by: &HashBy, headers: &HeaderMap, uri: &Uri, client: IpAddr) -> Option<u6
     }
 }
 
+fn is_trusted(peer: IpAddr, config: &Config) -> bool {
+    config.trusted.iter().any(|range| range.contains(peer))
+}
+
 /// What a trusted peer says of how much a request matters.
 fn priority(headers: &HeaderMap, peer: IpAddr, config: &Config) -> Priority {
-    let trusted = || config.trusted.iter().any(|range| range.contains(peer));
     let said = config.priority_header.as_ref().and_then(|name| headers.get(name));
-    match said.filter(|_| trusted()).map(HeaderValue::as_bytes) {
+    match said.filter(|_| is_trusted(peer, config)).map(HeaderValue::as_bytes) {
         Some(b"low") => Priority::Low,
         Some(b"high") => Priority::High,
         _ => Priority::Normal,

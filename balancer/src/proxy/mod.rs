@@ -37,7 +37,8 @@
 //!
 //! Spans, target `balancer`, level debug: `request` (`request_id`, `method`, `status`, `endpoint`, `attempts`) until the head
 //! of the answer, and in it an `attempt` (`endpoint`, `status` or `failure`) for each endpoint that was asked. No value of
-//! a user is among the fields. `traceparent` and the like pass to endpoints as any header does.
+//! a user is among the fields. `traceparent` and the like pass to endpoints as any header does, unless a
+//! [`TraceContext`] says what the gateway's own spans belong to and what belongs to them.
 
 mod access;
 mod attempt;
@@ -63,6 +64,7 @@ mod serve;
 mod sticky;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;
 mod tries;
 mod trust;
 mod tunnel;
@@ -81,4 +83,5 @@ pub use serve::DrainReport;
 pub use sticky::Sticky;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
+pub use trace::{Trace, TraceContext};
 pub use trust::{Cidr, CidrError};

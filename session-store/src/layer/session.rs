@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tracing::Instrument;
 
 /// The session of one request. Clones share it. Changes are kept here until [`commit`](Self::commit), which the layer calls at the end.
 #[derive(Clone)]
@@ -183,7 +184,7 @@ impl Session {
         };
         if let Some(key) = key {
             self.pending().writing = true;
-            let deleted = self.inner.layer.store.delete(&key).await;
+            let deleted = self.inner.layer.store.delete(&key).instrument(call("delete")).await;
             self.pending().writing = false;
             if let Err(error) = deleted {
                 return Err(self.fail(&mut slot, error));
@@ -279,15 +280,19 @@ impl Session {
         if matches!(slot.state, SlotState::Unread) {
             let found = match &self.inner.cookie {
                 None => Loaded::Absent,
-                Some(id) => match self.inner.layer.store.find(&id.key(), unix_now()).await {
-                    Ok(found) => found,
-                    Err(error) if self.inner.layer.outage == Outage::Anonymous && error.is_retryable() => {
-                        tracing::warn!(%error, "request answered without its session");
-                        slot.state = SlotState::Away(SessionError::Store(Arc::new(error)));
-                        return Ok(None);
+                Some(id) => {
+                    match self.inner.layer.store.find(&id.key(), unix_now()).instrument(call("load")).await {
+                        Ok(found) => found,
+                        Err(error)
+                            if self.inner.layer.outage == Outage::Anonymous && error.is_retryable() =>
+                        {
+                            tracing::warn!(%error, "request answered without its session");
+                            slot.state = SlotState::Away(SessionError::Store(Arc::new(error)));
+                            return Ok(None);
+                        }
+                        Err(error) => return Err(self.fail(slot, error)),
                     }
-                    Err(error) => return Err(self.fail(slot, error)),
-                },
+                }
             };
             slot.state = match found {
                 Loaded::Live { key, record } => SlotState::Live(key, record),
@@ -311,7 +316,13 @@ impl Session {
     }
 
     async fn load(&self, slot: &mut Slot, key: &StoreKey) -> Result<Option<Record>, SessionError> {
-        self.inner.layer.store.load(key).await.map_err(|error| self.fail(slot, error))
+        self.inner
+            .layer
+            .store
+            .load(key)
+            .instrument(call("load"))
+            .await
+            .map_err(|error| self.fail(slot, error))
     }
 
     /// A step, from the record that was loaded under this key where one was.
@@ -325,8 +336,8 @@ impl Session {
         self.pending().writing = true;
         let store = &self.inner.layer.store;
         let applied = match seen {
-            Some(record) => store.apply_from(key, record, op, durability).await,
-            None => store.apply(key, op, durability).await,
+            Some(record) => store.apply_from(key, record, op, durability).instrument(call("write")).await,
+            None => store.apply(key, op, durability).instrument(call("write")).await,
         };
         self.pending().writing = false;
         applied
@@ -406,6 +417,11 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("has_cookie", &self.inner.cookie.is_some()).finish_non_exhaustive()
     }
+}
+
+/// A call of the store, for whoever follows what a request waits for.
+fn call(action: &'static str) -> tracing::Span {
+    tracing::debug_span!(target: "session_store", "session", action)
 }
 
 /// A renewal waits this long at most.
