@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ha_stack::cli::{self, Cli};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -16,8 +15,13 @@ fn main() -> ExitCode {
         }
     };
     // Results and progress are for people; the log is for when something is odd: RUST_LOG=info shows more.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _telemetry = match web::telemetry::start(cli.program(), "warn") {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("ha-stack: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -25,5 +25,8 @@ mod proxies;
 mod scripted;
 #[path = "gateway/services.rs"]
 mod services;
+#[cfg(feature = "otel")]
+#[path = "gateway/traces.rs"]
+mod traces;
 #[path = "support/up.rs"]
 mod up;

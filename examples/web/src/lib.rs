@@ -31,6 +31,9 @@ pub mod pages;
 pub mod server;
 pub mod settings;
 pub mod state;
+pub mod telemetry;
+#[cfg(feature = "otel")]
+pub mod traces;
 
 pub use pages::app;
 pub use server::{run, serve};

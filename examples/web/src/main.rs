@@ -1,8 +1,7 @@
 //! `web`: one instance of the demo site. See the library for what it serves.
 
 use clap::Parser;
-use std::{io::IsTerminal, process::ExitCode};
-use tracing_subscriber::EnvFilter;
+use std::process::ExitCode;
 
 /// The demo site: log in, count views, see which instance answers.
 ///
@@ -17,10 +16,11 @@ struct Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let color = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
-    match web::run(cli.settings).await {
+    let served = async {
+        let _telemetry = web::telemetry::start("web", "info")?;
+        web::run(cli.settings).await
+    };
+    match served.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("web: {error:#}");

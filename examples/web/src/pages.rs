@@ -7,15 +7,16 @@ use crate::{
 use axum::{
     Form, Json, Router,
     body::{Body, HttpBody},
-    extract::{DefaultBodyLimit, Query, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Query, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use session_store::{Session, SessionError, TypedKey, layer::Commit};
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// The site as a service.
 pub fn app(state: AppState) -> Router {
@@ -35,6 +36,7 @@ pub fn app(state: AppState) -> Router {
         .route("/healthz", get(healthz))
         .route("/livez", get(async || "alive"))
         .layer(from_fn_with_state(state.clone(), frame))
+        .layer(from_fn(span))
         .with_state(state)
 }
 
@@ -204,6 +206,22 @@ async fn frame(State(state): State<AppState>, request: Request, next: Next) -> R
         // Kept connections of gateways end with an answer instead of in the middle of a request.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// The request as a span, in which those of its store are.
+async fn span(request: Request, next: Next) -> Response {
+    let span = tracing::debug_span!(
+        target: "web",
+        "request",
+        method = request.method().as_str(),
+        route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str),
+        status = tracing::field::Empty,
+    );
+    #[cfg(feature = "otel")]
+    crate::traces::extract(&span, request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     response
 }
 

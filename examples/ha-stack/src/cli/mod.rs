@@ -126,6 +126,17 @@ enum Command {
     Replica(web::Settings),
 }
 
+impl Cli {
+    /// What this process is called where several are looked at together, as in traces.
+    pub fn program(&self) -> &'static str {
+        match self.command {
+            Command::Gateway(_) => "gateway",
+            Command::Web(_) | Command::Replica(_) => "web",
+            _ => "ha-stack",
+        }
+    }
+}
+
 /// The platform, and where its gateway listens.
 #[derive(Args, Clone, Debug)]
 pub struct PlatformArgs {

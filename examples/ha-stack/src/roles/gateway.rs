@@ -87,6 +87,10 @@ impl GatewayArgs {
         let mut config =
             config(&self.probe, Duration::from_secs(self.wait)).retry_statuses(self.retry_on.iter().copied());
         config.hedge = self.hedge.then(Hedge::default);
+        #[cfg(feature = "otel")]
+        {
+            config = config.trace(super::trace::W3c);
+        }
         let key = self.sticky_key.as_ref().map(|path| {
             let key = std::fs::read(path)
                 .with_context(|| format!("--sticky-key is {}: it can't be read", path.display()))?;

@@ -30,5 +30,7 @@ pub mod services;
 mod swarm_feed;
 pub mod swarm_register;
 pub mod swarm_target;
+#[cfg(feature = "otel")]
+mod trace;
 pub mod usage;
 pub mod watchdog;
