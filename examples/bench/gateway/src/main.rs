@@ -6,6 +6,7 @@
 
 mod load;
 mod parts;
+mod plot;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::load::{Load, Seen};
 use crate::parts::{Backends, Proxy};
+use crate::plot::Panel;
 
 /// Rounds of the comparison, seconds of each measurement in it, and connections.
 struct Plan {
@@ -21,6 +23,7 @@ struct Plan {
     json: bool,
     skip_lost: bool,
     only: Option<String>,
+    svg: Option<String>,
 }
 
 fn main() -> Result<()> {
@@ -68,6 +71,16 @@ fn main() -> Result<()> {
             ratio(name, |m| m.cpu).unwrap_or(f64::NAN),
             ratio(name, |m| m.p99).unwrap_or(f64::NAN),
         );
+    }
+    if let Some(file) = &plan.svg {
+        let bars = |figure: fn(&Measured) -> f64| {
+            proxies.iter().filter_map(|proxy| Some((proxy.name, of(proxy.name, figure)?))).collect()
+        };
+        let panels = [
+            Panel { title: "CPU per proxied request", unit: "us", bars: bars(|m| m.cpu) },
+            Panel { title: "99th percentile, 64 connections", unit: "ms", bars: bars(|m| m.p99) },
+        ];
+        std::fs::write(file, plot::svg(&panels)).with_context(|| format!("--svg is {file}"))?;
     }
     let idle = parts::idle_connection_kib(&proxies[0])?;
     println!("an idle client connection of ours: {idle:.1} KiB");
@@ -182,7 +195,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn plan() -> Result<Plan> {
-    let mut plan = Plan { rounds: 5, seconds: 4, json: false, skip_lost: false, only: None };
+    let mut plan = Plan { rounds: 5, seconds: 4, json: false, skip_lost: false, only: None, svg: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || -> Result<u64> {
@@ -195,8 +208,9 @@ fn plan() -> Result<Plan> {
             "--rounds" => plan.rounds = number()? as usize,
             "--seconds" => plan.seconds = number()?,
             "--only" => plan.only = arguments.next(),
+            "--svg" => plan.svg = Some(arguments.next().context("--svg needs a file")?),
             other => {
-                bail!("there is no {other}; options: --json --rounds N --seconds N --skip-lost --only PEER")
+                bail!("there is no {other}; options: --json --rounds N --seconds N --skip-lost --only PEER --svg FILE")
             }
         }
     }
