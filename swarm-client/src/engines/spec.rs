@@ -40,6 +40,11 @@ impl ContainerSpec {
                 return Err(bad(&format!("its {key} are no object")));
             }
         }
+        // One that is no text would be passed over when conditions are read, and the container placed against them.
+        let mut labels = body["Labels"].as_object().into_iter().flatten();
+        if let Some((label, _)) = labels.find(|(_, value)| !value.is_string()) {
+            return Err(bad(&format!("its label {label} is no text")));
+        }
         let mut spec = Self { name: name.clone(), body };
         spec.take_conditions_from_env().map_err(|problem| bad(&problem))?;
         Ok(spec)
@@ -370,6 +375,17 @@ mod tests {
         assert_eq!(spec.body()["Env"], json!(["A=b"]));
         assert_eq!(spec.label_value(labels::CONSTRAINTS), Some("[\"node==h1\"]"));
         assert_eq!(spec.label_value(labels::RESCHEDULE), Some("[\"on-node-failure\"]"));
+    }
+
+    #[test]
+    fn a_label_that_is_no_text_is_named() {
+        for value in [json!(5), json!(null), json!(["node==h1"]), json!({})] {
+            let body = json!({"Image": "i", "Labels": {"a": "b", labels::CONSTRAINTS: value}});
+            let error = ContainerSpec::from_body("c", body.clone()).unwrap_err().to_string();
+            assert!(error.contains(labels::CONSTRAINTS) && error.contains("\"c\""), "{error}");
+            let inspected = json!({"Id": "0123", "Name": "/c", "Config": body, "HostConfig": {}});
+            assert!(ContainerSpec::from_inspect(&inspected).is_err());
+        }
     }
 
     #[test]
