@@ -95,7 +95,7 @@ impl Reason {
                 "check the addresses and bring more than half of the managers online, then try again"
             }
             Self::LeaderLost => "look whether it was done, then try again",
-            Self::Quorum => "add or repair managers first, or force it",
+            Self::Quorum => "demote it first, add or repair managers, or force it",
             Self::JoinPending => "poll the engine's info until it is active",
             Self::Ambiguous => "use the full id",
             Self::ApiVersion => "use an engine and a client that share an API version",
@@ -150,6 +150,7 @@ const TABLE: &[(&str, Reason)] = &[
     ("has active endpoints", Reason::InUse),
     ("timeout was reached before node joined", Reason::JoinPending),
     ("swarm is encrypted and needs to be unlocked", Reason::Locked),
+    ("swarm is encrypted and locked", Reason::Locked),
     ("swarm certificates have expired", Reason::CertificateExpired),
     ("this node is already part of a swarm", Reason::AlreadyInSwarm),
     ("this node is not part of a swarm", Reason::NotInSwarm),
@@ -163,10 +164,10 @@ const TABLE: &[(&str, Reason)] = &[
     ("lost leader status", Reason::LeaderLost),
     ("context deadline exceeded", Reason::LeaderLost),
     ("code = unavailable", Reason::LeaderLost),
-    ("without a raft quorum", Reason::Quorum),
+    // Said to each manager that is to leave without force; where the others would lack a majority there is more to it.
+    ("leave the swarm on a node that is participating as a manager", Reason::Quorum),
     ("loss of quorum", Reason::Quorum),
     ("last manager of the swarm", Reason::Quorum),
-    ("removing the last manager", Reason::Quorum),
     ("is ambiguous", Reason::Ambiguous),
     ("is too new. maximum supported api version", Reason::ApiVersion),
     ("is too old. minimum supported api version", Reason::ApiVersion),
@@ -228,6 +229,11 @@ mod tests {
         ),
         (
             503,
+            "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.",
+            Reason::Locked,
+        ),
+        (
+            503,
             "Swarm certificates have expired. To replace them, leave the swarm and join again.",
             Reason::CertificateExpired,
         ),
@@ -250,6 +256,19 @@ mod tests {
             503,
             "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves 1 \
              managers out of 2. Without a Raft quorum your swarm will be inaccessible.",
+            Reason::Quorum,
+        ),
+        (
+            503,
+            "You are attempting to leave the swarm on a node that is participating as a manager. The only way to restore a \
+             swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this \
+             message.",
+            Reason::Quorum,
+        ),
+        (
+            503,
+            "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager \
+             erases all current state of the swarm. Use `--force` to ignore this message. ",
             Reason::Quorum,
         ),
         (
@@ -294,7 +313,7 @@ mod tests {
 
     #[test]
     fn each_row_of_the_table_is_spelled_out_above() {
-        for (text, reason) in TABLE.iter().filter(|row| row.0 != "removing the last manager") {
+        for (text, reason) in TABLE {
             let said = SAID.iter().any(|(_, m, r)| m.to_ascii_lowercase().contains(text) && r == reason);
             assert!(said, "no sentence for {text}");
         }

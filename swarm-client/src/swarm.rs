@@ -35,6 +35,8 @@ pub struct InitOptions {
     pub data_path_addr: Option<String>,
     /// Subnets from which overlay networks take theirs, such as `10.20.0.0/16`. Empty is the engine's choice.
     pub default_addr_pool: Vec<String>,
+    /// How much of that pool each network gets, as the length of its prefix. `None` is 24.
+    pub subnet_size: Option<u8>,
     /// Whether a manager that restarts waits for the unlock key.
     pub autolock: bool,
     /// Whether this manager runs tasks; `None` is the engine's active.
@@ -52,6 +54,7 @@ impl Default for InitOptions {
             task_history_limit: None,
             data_path_addr: None,
             default_addr_pool: Vec::new(),
+            subnet_size: None,
             autolock: false,
             availability: None,
             force_new_cluster: false,
@@ -125,13 +128,16 @@ impl SwarmApi {
         }
         if !options.default_addr_pool.is_empty() {
             body["DefaultAddrPool"] = options.default_addr_pool.into();
+            // The engine has no default for this one, and refuses a pool without it.
+            body["SubnetSize"] = options.subnet_size.unwrap_or(SUBNET_SIZE).into();
         }
         let request = Request::post("init a swarm", &["swarm", "init"]).json(&body)?;
         self.client.call(request.target(Target::OneEngine).at_least(SLOW)).await
     }
 
     /// Makes this engine a member of a swarm and waits until it is one. Each address is tried; where the engine says that it
-    /// goes on in the background, or where no answer came, its state is watched instead of asking twice.
+    /// goes on in the background, or where no answer came, its state is watched instead of asking twice. Behind an address at
+    /// which nobody answers it would go on for ever: after this address's share of the time it is given up for the next one.
     ///
     /// # Errors
     /// [`Error::is_already_in_swarm`]; [`Error::NotJoined`] when 90 seconds passed or the engine gave up; else why the last
@@ -152,11 +158,15 @@ impl SwarmApi {
         }
         let start = Instant::now();
         let mut failure = None;
+        let mut to_try = options.remote_addrs.len();
         for addr in &options.remote_addrs {
             let left = deadline.saturating_sub(start.elapsed());
             if left.is_zero() {
                 break;
             }
+            // What is left is divided among those that are not tried yet; all of it is the last one's.
+            let until = start.elapsed() + left / u32::try_from(to_try).unwrap_or(u32::MAX);
+            to_try -= 1;
             let mut body = json!({
                 "ListenAddr": options.listen_addr,
                 "AdvertiseAddr": options.advertise_addr,
@@ -172,7 +182,17 @@ impl SwarmApi {
                 Ok(Ok(())) => return self.wait_active(what, start, deadline).await,
                 Ok(Err(error)) if error.reason() == Some(Reason::JoinPending) || is_silent(&error) => {
                     info!(addr, "joining goes on in the background");
-                    return self.wait_active(what, start, deadline).await;
+                    let until = if to_try == 0 { deadline } else { until.max(start.elapsed() + ONE_LOOK) };
+                    match self.wait_active(what, start, until).await {
+                        Err(error @ Error::NotJoined { .. }) if to_try > 0 => {
+                            warn!(addr, %error, "giving up this manager");
+                            if self.has_joined_after_all().await? {
+                                return self.wait_active(what, start, deadline).await;
+                            }
+                            failure = Some(error);
+                        }
+                        joined_or_not => return joined_or_not,
+                    }
                 }
                 Ok(Err(error)) if error.is_already_in_swarm() || error.is_unreachable() => return Err(error),
                 Ok(Err(error)) => {
@@ -270,6 +290,17 @@ impl SwarmApi {
         modify::never_refused(result.await)
     }
 
+    /// Ends a join that goes on in the background, so that another one can begin. True if it has become a manager meanwhile, which
+    /// the engine keeps from leaving.
+    async fn has_joined_after_all(&self) -> Result<bool> {
+        match self.leave(false).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.is_not_in_swarm() => Ok(false),
+            Err(error) if error.is_quorum_at_risk() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn wait_active(&self, what: &str, start: Instant, deadline: Duration) -> Result<()> {
         let mut last = (String::from("unknown"), String::new());
         loop {
@@ -302,8 +333,12 @@ fn is_silent(error: &Error) -> bool {
     matches!(error, Error::Timeout { .. } | Error::Interrupted { .. })
 }
 
+/// As Docker's command line has it.
+const SUBNET_SIZE: u8 = 24;
 const LISTEN: &str = "0.0.0.0:2377";
 /// The engine works on a join for 20 seconds before it answers.
 const SLOW: Duration = Duration::from_secs(30);
 const JOIN_DEADLINE: Duration = Duration::from_secs(90);
 const POLL_EVERY: Duration = Duration::from_millis(250);
+/// Before a join is given up its state is looked at.
+const ONE_LOOK: Duration = Duration::from_secs(2);

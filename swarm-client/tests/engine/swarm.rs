@@ -19,6 +19,13 @@ async fn what_acts_on_one_machine_wants_one_endpoint() {
         json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "198.18.0.11", "ForceNewCluster": false,
                "Spec": {"Dispatcher": {"HeartbeatPeriod": 1_000_000_000}}})
     );
+    for (subnet_size, sent) in [(None, 24), (Some(26), 26)] {
+        let pool = vec!["10.77.0.0/16".to_owned()];
+        let options = InitOptions { default_addr_pool: pool, subnet_size, ..InitOptions::default() };
+        a.client().await.swarm().init(options).await.unwrap();
+        let body = a.posted().pop().unwrap().body;
+        assert_eq!((&body["DefaultAddrPool"], &body["SubnetSize"]), (&json!(["10.77.0.0/16"]), &json!(sent)));
+    }
 }
 
 #[tokio::test]
@@ -40,6 +47,58 @@ async fn joining_tries_each_manager_and_waits_in_the_background() {
     let addrs: Vec<&Value> = posted.iter().map(|asked| &asked.body["RemoteAddrs"]).collect();
     assert_eq!(addrs, [&json!(["m1:2377"]), &json!(["m2:2377"])]);
     assert_eq!(posted[0].body["JoinToken"], "SWMTKN-1-x");
+}
+
+#[tokio::test]
+async fn a_join_through_a_manager_that_is_silent_is_given_up_for_the_next() {
+    // Behind the first address is nobody: the engine goes on trying for ever, or until it says that it failed.
+    for stuck in ["pending", "error"] {
+        let tried = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = tried.clone();
+        let engine = Engine::start(move |asked| {
+            let mut tried = tried.lock().unwrap();
+            match (asked.line().as_str(), asked.body["RemoteAddrs"][0].as_str()) {
+                ("POST /swarm/join", Some("gone:2377")) => {
+                    tried.push("join gone");
+                    Reply::refuse(503, "Timeout was reached before node joined. The attempt to join the swarm will continue in the background.")
+                }
+                ("POST /swarm/join", _) if tried.last() == Some(&"leave") => {
+                    tried.push("join m2");
+                    Reply::ok(json!(""))
+                }
+                ("POST /swarm/join", _) => Reply::refuse(503, "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one."),
+                ("POST /swarm/leave", _) => {
+                    tried.push("leave");
+                    Reply::ok(json!(""))
+                }
+                _ => {
+                    let state = if tried.last() == Some(&"join m2") { "active" } else { stuck };
+                    Reply::ok(json!({"Name": "h", "Swarm": {"LocalNodeState": state, "NodeID": ""}}))
+                }
+            }
+        })
+        .await;
+        let options = JoinOptions::new(["gone:2377", "m2:2377"], JoinToken::from("SWMTKN-1-x"));
+        engine.client().await.swarm().join_within(options, Duration::from_secs(8)).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), ["join gone", "leave", "join m2"]);
+    }
+    // One that has become a manager at the last moment stays one.
+    let left = std::sync::atomic::AtomicBool::new(false);
+    let engine = Engine::start(move |asked| match asked.line().as_str() {
+        "POST /swarm/join" => Reply::refuse(503, "Timeout was reached before node joined. The attempt to join the swarm will continue in the background."),
+        "POST /swarm/leave" => {
+            left.store(true, Ordering::Relaxed);
+            Reply::refuse(503, "You are attempting to leave the swarm on a node that is participating as a manager. Doing so may lose the consensus of your cluster. Use `--force` to suppress this message.")
+        }
+        _ => {
+            let state = if left.load(Ordering::Relaxed) { "active" } else { "error" };
+            Reply::ok(json!({"Name": "h", "Swarm": {"LocalNodeState": state, "Error": "slow"}}))
+        }
+    })
+    .await;
+    let options = JoinOptions::new(["m1:2377", "m2:2377"], JoinToken::from("SWMTKN-1-x"));
+    engine.client().await.swarm().join_within(options, Duration::from_secs(8)).await.unwrap();
+    assert_eq!(engine.posted().len(), 2);
 }
 
 #[tokio::test]
