@@ -7,14 +7,28 @@ use crate::{Error, Result};
 
 /// Checks `name` and escapes every byte but unreserved ones and `/`.
 pub(crate) fn path(what: &'static str, name: &str) -> Result<String> {
+    path_after("", what, name)
+}
+
+/// As [`path`], with what comes before it.
+pub(crate) fn path_after(before: &str, what: &'static str, name: &str) -> Result<String> {
+    check(what, name)?;
     if name.is_empty() {
         return Err(Error::invalid(what, name, "must not be empty"));
     }
-    prefix(what, name)
+    let mut out = String::with_capacity(before.len() + name.len());
+    out.push_str(before);
+    encode_into(&mut out, name, b"/");
+    Ok(out)
 }
 
 /// As [`path`], and the empty name is allowed.
 pub(crate) fn prefix(what: &'static str, name: &str) -> Result<String> {
+    check(what, name)?;
+    Ok(encode(name, b"/"))
+}
+
+fn check(what: &'static str, name: &str) -> Result<()> {
     if name.len() > MAX_NAME {
         return Err(Error::invalid(what, name, format!("{} bytes, the limit is {MAX_NAME}", name.len())));
     }
@@ -34,12 +48,12 @@ pub(crate) fn prefix(what: &'static str, name: &str) -> Result<String> {
     if name.split('/').any(|part| part == "." || part == "..") {
         return Err(Error::invalid(what, name, "has a part `.` or `..`; it would name another key"));
     }
-    Ok(encode(name, b"/"))
+    Ok(())
 }
 
 /// Whether a key can stand in a path as it is. Others exist: a transaction carries them in its body.
 pub(crate) fn fits_a_path(key: &str) -> bool {
-    path("key", key).is_ok()
+    !key.is_empty() && check("key", key).is_ok()
 }
 
 /// What a key may be at all.
@@ -62,8 +76,12 @@ pub(crate) fn encode(text: &str, keep: &[u8]) -> String {
 pub(crate) fn encode_into(out: &mut String, text: &str, keep: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let hex = |digit: u8| HEX.get(usize::from(digit)).copied().map_or('0', char::from);
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || keep.contains(&byte);
+    if text.bytes().all(stays) {
+        return out.push_str(text);
+    }
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || keep.contains(&byte) {
+        if stays(byte) {
             out.push(char::from(byte));
         } else {
             out.push('%');

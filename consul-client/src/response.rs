@@ -93,17 +93,21 @@ pub struct Meta {
 
 impl Meta {
     pub(crate) fn from_headers(headers: &http::HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        Self {
-            index: text("x-consul-index").and_then(|value| value.parse().ok()),
-            last_contact: text("x-consul-lastcontact")
-                .and_then(|v| v.parse().ok())
-                .map(Duration::from_millis),
-            known_leader: text("x-consul-knownleader").and_then(|value| value.parse().ok()),
-            filtered_by_acls: text("x-consul-results-filtered-by-acls").and_then(|value| value.parse().ok()),
-            cache_hit: text("x-cache").map(|value| value == "HIT"),
-            age: text("age").and_then(|value| value.parse().ok()).map(Duration::from_secs),
+        let mut meta = Self::default();
+        // One pass over the few that came is cheaper than a look-up of each that may come.
+        for (name, value) in headers {
+            let Ok(value) = value.to_str() else { continue };
+            match name.as_str() {
+                "x-consul-index" => meta.index = value.parse().ok(),
+                "x-consul-lastcontact" => meta.last_contact = value.parse().ok().map(Duration::from_millis),
+                "x-consul-knownleader" => meta.known_leader = value.parse().ok(),
+                "x-consul-results-filtered-by-acls" => meta.filtered_by_acls = value.parse().ok(),
+                "x-cache" => meta.cache_hit = Some(value == "HIT"),
+                "age" => meta.age = value.parse().ok().map(Duration::from_secs),
+                _ => {}
+            }
         }
+        meta
     }
 }
 

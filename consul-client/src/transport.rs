@@ -170,7 +170,7 @@ impl Transport {
         asked.answered();
         let status = response.status().as_u16();
         let meta = Meta::from_headers(response.headers());
-        let hash = response.headers().get(CONTENT_HASH).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let hash = response.headers().get(&CONTENT_HASH).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let body = self.body(&mut response, request).await?;
         // A 404 without an index is some proxy's, and must not pass for "no such key".
         let absent = status == 404 && request.absent_ok && meta.index.is_some();
@@ -386,7 +386,7 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
 }
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
-const CONTENT_HASH: &str = "x-consul-contenthash";
+const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 /// During an election nearly all errors are instant, so a fast first retry is cheap.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
