@@ -1,4 +1,5 @@
-//! Eight tasks count up the same key, and no step is lost: compare-and-set.
+//! Eight tasks count up the same key, and no step is lost: compare-and-set, with a mark that tells whose write it was, should an
+//! answer be lost: two who count write the same number.
 //!
 //! `cargo run -p consul-client --example counter` asks the agent of `CONSUL_HTTP_ADDR`, or that on 127.0.0.1:8500.
 
@@ -27,7 +28,7 @@ async fn count(kv: Kv) -> consul_client::Result<u32> {
         let found = kv.get("example/counter").await?.value;
         // Index 0 means: only if there is none.
         let (now, index) = found.map_or((0, 0), |pair| (number(&pair.value), pair.modify_index));
-        if kv.cas("example/counter", (now + 1).to_string(), index).await? {
+        if kv.cas_marked("example/counter", (now + 1).to_string(), index).await? {
             return Ok(refused);
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     EphemeralBuilder, Error, Events, Health, Kv, LockBuilder, Meta, Operator, PreparedQueries, Response,
     Result, SemaphoreBuilder, Sessions, Snapshots, StatusApi, Txn,
     address::Address,
+    conditional,
     request::{Raw, Request},
     scope::Scope,
     token::header,
@@ -30,7 +31,7 @@ use crate::{
 /// let kv = consul.kv();
 /// if let Some(pair) = kv.get("jobs/count").await?.value {
 ///     // False when somebody was faster: read again and decide anew.
-///     let done: bool = kv.cas("jobs/count", "7", pair.modify_index).await?;
+///     let done: bool = kv.cas_marked("jobs/count", "7", pair.modify_index).await?;
 /// }
 /// # Ok(())
 /// # }
@@ -292,6 +293,15 @@ impl Client {
     /// Lets the next call begin elsewhere, if it is still that address's turn.
     pub(crate) fn leave(&self, turn: usize) {
         self.transport.leave(turn);
+    }
+
+    /// A write with a condition on an index; repeated after a lost answer.
+    pub(crate) async fn write_if(&self, request: Request) -> Result<bool> {
+        let once = |left| {
+            let request = request.clone().within(left);
+            async move { Ok(self.read(request).await?.value) }
+        };
+        conditional::until_told(self.deadline(), once).await?.or_unknown()
     }
 
     /// Sends and decodes.

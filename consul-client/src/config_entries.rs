@@ -56,10 +56,11 @@ impl ConfigEntries {
     /// Writes an entry if it is still the one that was read: its `modify_index`, or 0 for a new one. False when it is not.
     ///
     /// # Errors
-    /// As [`set`](Self::set).
+    /// As [`set`](Self::set). [`Error::Ambiguous`](crate::Error::Ambiguous) when an answer was lost and the entry was changed meanwhile,
+    /// by this write or by another.
     pub async fn cas(&self, entry: &ConfigEntry) -> Result<bool> {
         let request = Request::put("/v1/config").param("cas", entry.modify_index).json(entry)?;
-        Ok(self.client.read(request).await?.value)
+        self.client.write_if(request).await
     }
 
     /// Deletes an entry; an absent one is no error.

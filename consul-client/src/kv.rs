@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    Answer, Client, Consistency, Error, Query, Response, Result, TxnOutcome, TxnResult, Watch, escape,
+    Answer, Client, Consistency, Error, Query, Response, Result, TxnOutcome, TxnResult, Watch,
+    conditional::{self, Told},
+    escape,
     request::{Raw, Request},
     txn,
 };
@@ -32,10 +34,9 @@ impl Kv {
     /// # Errors
     /// As any read; an absent key is `None`, not an error.
     pub async fn get(&self, key: &str) -> Result<Response<Option<KvPair>>> {
-        if !escape::fits_a_path(key) {
+        let Ok(request) = get_request(key) else {
             return self.get_by_txn(key).await;
-        }
-        let request = get_request(key)?;
+        };
         let pairs = decode_pairs(&request, &self.client.call(&request).await?)?;
         Ok(pairs.map(|mut pairs| pairs.pop()))
     }
@@ -62,21 +63,21 @@ impl Kv {
     /// As any write.
     pub async fn put_with_flags(&self, key: &str, value: impl Into<Bytes>, flags: u64) -> Result<()> {
         let value = value.into();
-        if !escape::fits_a_path(key) {
+        let Ok(path) = path(key) else {
             let outcome = self.client.txn().set_with_flags(key, &value, flags).commit().await?;
             return self.expect_done(&outcome);
-        }
-        self.said_true(flagged(Request::put(path(key)?), flags).repeatable().bytes(value)).await
+        };
+        self.said_true(flagged(Request::put(path), flags).repeatable().bytes(value)).await
     }
 
     /// Writes if the key's `modify_index` is `index`; 0 means only if it is absent. False when it is not.
     ///
-    /// A lost answer is resolved by trying again, which is safe because only the first success finds that index, and when that
-    /// finds the key changed, by reading: if it holds this value it counts as written here. So where two writers could write
-    /// equal values and it matters whose it was, put the writer's name into the value.
+    /// A lost answer is resolved by trying again, which is safe because only one write finds that index. When that finds the key
+    /// changed, Consul keeps nothing that tells by whom, whatever the key holds: another writer may have written the same value. Where
+    /// that matters, as for a counter, use [`cas_marked`](Self::cas_marked).
     ///
     /// # Errors
-    /// As any write. [`Error::Ambiguous`] when the key was changed to something else meanwhile, or nothing could be read.
+    /// As any write. [`Error::Ambiguous`] when an answer was lost and the key was changed meanwhile, by this write or by another.
     pub async fn cas(&self, key: &str, value: impl Into<Bytes>, index: u64) -> Result<bool> {
         self.cas_with_flags(key, value, index, 0).await
     }
@@ -92,33 +93,32 @@ impl Kv {
         index: u64,
         flags: u64,
     ) -> Result<bool> {
-        let value = value.into();
-        let ends = tokio::time::Instant::now() + self.client.deadline();
-        let mut lost: Option<Error> = None;
-        loop {
-            let left = ends.saturating_duration_since(tokio::time::Instant::now());
-            let error = match (self.cas_once(key, &value, index, flags, left).await, lost.take()) {
-                (Ok(true), _) => return Ok(true),
-                (Ok(false), None) => return Ok(false),
-                (Ok(false), Some(lost)) => {
-                    let pair = self.get_with(key, Consistency::Consistent).await.map(|pair| pair.value);
-                    let ours = |pair: &KvPair| pair.value == value && pair.flags == flags;
-                    return if pair.is_ok_and(|pair| pair.is_some_and(|pair| ours(&pair))) {
-                        Ok(true)
-                    } else {
-                        Err(lost)
-                    };
-                }
-                // What a later attempt says does not settle the first.
-                (Err(later), earlier) => earlier.unwrap_or(later),
-            };
-            if !matches!(error, Error::Ambiguous { .. }) || left <= CAS_PAUSE {
-                return Err(error);
+        self.cas_told(key, &value.into(), index, flags).await?.or_unknown()
+    }
+
+    /// As [`cas`](Self::cas), with a mark of this very write, a random number, as the key's flags. So a lost answer can be resolved by
+    /// reading: a key that bears the mark was written here, and one that holds the same value under another mark was not. It always
+    /// counts as a change, also where the value stays the same.
+    ///
+    /// # Errors
+    /// As any write. [`Error::Ambiguous`] when an answer was lost and the key bears another mark now, whose write may have come after
+    /// this one, or cannot be read.
+    pub async fn cas_marked(&self, key: &str, value: impl Into<Bytes>, index: u64) -> Result<bool> {
+        // Never 0, which is everybody's.
+        let (value, mark) = (value.into(), rand::random::<u64>().max(1));
+        let told = self.cas_told(key, &value, index, mark).await?;
+        if matches!(told, Told::RefusedAfterLoss(_)) {
+            let pair = self.get_with(key, Consistency::Consistent).await;
+            if pair.is_ok_and(|pair| pair.value.is_some_and(|pair| pair.flags == mark)) {
+                return Ok(true);
             }
-            tracing::debug!(%error, "consul compare-and-set: the answer was lost, trying again");
-            lost = Some(error);
-            tokio::time::sleep(CAS_PAUSE).await;
         }
+        told.or_unknown()
+    }
+
+    async fn cas_told(&self, key: &str, value: &Bytes, index: u64, flags: u64) -> Result<Told> {
+        conditional::until_told(self.client.deadline(), |left| self.cas_once(key, value, index, flags, left))
+            .await
     }
 
     async fn cas_once(
@@ -129,17 +129,16 @@ impl Kv {
         flags: u64,
         left: Duration,
     ) -> Result<bool> {
-        if !escape::fits_a_path(key) {
+        let Ok(path) = path(key) else {
             let operation = txn::Kv::new("cas", key).value(value).index(index).flags(flags);
             return Ok(self.client.txn().kv(operation).within(left).commit().await?.is_done());
-        }
-        let request =
-            flagged(Request::put(path(key)?), flags).param("cas", index).bytes(value.clone()).within(left);
-        Ok(self.client.read(request).await?.value)
+        };
+        let request = flagged(Request::put(path), flags).param("cas", index).bytes(value.clone());
+        Ok(self.client.read(request.within(left)).await?.value)
     }
 
-    /// Locks the key for a session and writes. True also when the session holds it already; false when another does, or the key is
-    /// barred by its lock delay. For a lock that is renewed and fenced use [`Client::lock`].
+    /// Locks the key for a session and writes. True also when the session holds it already; false when another does, whatever the
+    /// value, or the key is barred by its lock delay. For a lock that is renewed and fenced use [`Client::lock`].
     ///
     /// # Errors
     /// As any write; [`Error::Rejected`] for an unknown session.
@@ -175,22 +174,28 @@ impl Kv {
     /// # Errors
     /// As any write.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        if !escape::fits_a_path(key) {
+        let Ok(path) = path(key) else {
             let outcome = self.client.txn().delete(key).commit().await?;
             return self.expect_done(&outcome);
-        }
-        self.said_true(Request::delete(path(key)?).repeatable()).await
+        };
+        self.said_true(Request::delete(path).repeatable()).await
     }
 
     /// Deletes if the key's `modify_index` is `index`. False when it is not; true when the key is absent.
     ///
     /// # Errors
-    /// As any write; [`Error::Ambiguous`] when the answer was lost.
+    /// As any write. After a lost answer it is tried again; [`Error::Ambiguous`] when there is another key of that name by then.
     pub async fn delete_cas(&self, key: &str, index: u64) -> Result<bool> {
-        if !escape::fits_a_path(key) {
-            return Ok(self.client.txn().delete_cas(key, index).commit().await?.is_done());
-        }
-        Ok(self.client.read(Request::delete(path(key)?).param("cas", index)).await?.value)
+        conditional::until_told(self.client.deadline(), |left| self.delete_once(key, index, left))
+            .await?
+            .or_unknown()
+    }
+
+    async fn delete_once(&self, key: &str, index: u64, left: Duration) -> Result<bool> {
+        let Ok(path) = path(key) else {
+            return Ok(self.client.txn().delete_cas(key, index).within(left).commit().await?.is_done());
+        };
+        Ok(self.client.read(Request::delete(path).param("cas", index).within(left)).await?.value)
     }
 
     /// Every pair whose key starts with `prefix`; all pairs for an empty one.
@@ -299,7 +304,7 @@ impl Kv {
     }
 
     async fn said_true(&self, request: Request) -> Result<()> {
-        if self.client.read::<bool>(request.clone()).await?.value {
+        if request.decode(&self.client.call(&request).await?)?.value {
             return Ok(());
         }
         let reason = "`false` to a write without a condition".to_owned();
@@ -345,7 +350,7 @@ impl std::fmt::Debug for KvPair {
 }
 
 pub(crate) fn path(key: &str) -> Result<String> {
-    Ok(format!("/v1/kv/{}", escape::path("key", key)?))
+    escape::path_after("/v1/kv/", "key", key)
 }
 
 fn flagged(request: Request, flags: u64) -> Request {
@@ -372,9 +377,6 @@ pub(crate) fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     let bytes = base64::engine::general_purpose::STANDARD.decode(text);
     bytes.map(Bytes::from).map_err(|_| serde::de::Error::custom("value is not base64"))
 }
-
-/// Between attempts of a compare-and-set whose answer was lost.
-const CAS_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -55,6 +55,7 @@ mod builder;
 mod catalog;
 mod classify;
 mod client;
+mod conditional;
 mod config_entries;
 mod connect;
 mod coordinates;

@@ -52,10 +52,11 @@ impl Operator {
     /// Sets autopilot, if its configuration is still the one that was read. False when it is not.
     ///
     /// # Errors
-    /// As any write.
+    /// As any write. [`Error::Ambiguous`](crate::Error::Ambiguous) when an answer was lost and it was changed meanwhile, by this write
+    /// or by another.
     pub async fn set_autopilot(&self, config: &AutopilotConfig) -> Result<bool> {
         let request = Request::put("/v1/operator/autopilot/configuration").param("cas", config.modify_index);
-        Ok(self.client.read(request.json(config)?).await?.value)
+        self.client.write_if(request.json(config)?).await
     }
 
     /// How the servers are, in autopilot's view. An unhealthy cluster is an answer, not an error.

@@ -25,7 +25,10 @@ async fn lost_answers_and_refusals_are_told_apart() {
     let consul = FakeConsul::start().await;
     let kv = consul.client().kv();
     consul.fail_next([Fault::LoseAnswer]);
-    assert!(kv.cas("a", "1", 0).await.unwrap(), "the write happened, and reading says so");
+    assert!(kv.cas_marked("a", "1", 0).await.unwrap(), "the write happened, and reading says so");
+    consul.fail_next([Fault::LoseAnswer]);
+    let unknown = kv.cas("e", "1", 0).await.unwrap_err();
+    assert!(unknown.maybe_applied(), "it happened, but another could have written the same: {unknown}");
     consul.fail_next([Fault::Close]);
     assert!(kv.cas("b", "1", 0).await.unwrap(), "the write did not happen, and is tried again");
     consul.fail_next([Fault::Status(403, "Permission denied".into())]);
@@ -33,8 +36,75 @@ async fn lost_answers_and_refusals_are_told_apart() {
     consul.fail_next([Fault::LoseAnswer]);
     let index = kv.get("a").await.unwrap().value.unwrap().modify_index;
     consul.fail_next([Fault::LoseAnswer]);
-    let lost = kv.delete_cas("a", index).await.unwrap_err();
-    assert!(matches!(lost, Error::Ambiguous { .. }) && kv.get("a").await.unwrap().value.is_none());
+    assert!(kv.delete_cas("a", index).await.unwrap(), "an absent key counts as deleted");
+    assert!(kv.get("a").await.unwrap().value.is_none());
+}
+
+#[tokio::test]
+async fn another_writers_equal_value_is_not_taken_for_ones_own() {
+    let consul = FakeConsul::start().await;
+    let (one, two) = (consul.client().kv(), consul.client().kv());
+    for key in ["count", "a//odd"] {
+        one.put(key, "6").await.unwrap();
+        // Both read 6 and count to 7; the other is faster, and what one sends is lost on the way.
+        let index = one.get(key).await.unwrap().value.unwrap().modify_index;
+        assert!(two.cas_marked(key, "7", index).await.unwrap());
+        consul.fail_next([Fault::Close]);
+        let plain = one.cas(key, "7", index).await.unwrap_err();
+        consul.fail_next([Fault::Close]);
+        let marked = one.cas_marked(key, "7", index).await.unwrap_err();
+        assert!(plain.maybe_applied() && marked.maybe_applied(), "{plain}; {marked}");
+        let refused = one.cas(key, "7", index).await.unwrap();
+        assert!(!refused, "with an answer there is no doubt");
+    }
+    // Whose lock it is, the session tells, whatever the value.
+    let sessions = consul.client().sessions();
+    let options = consul_client::SessionOptions::default().lock_delay(Duration::ZERO);
+    let (mine, theirs) = (sessions.create(&options).await.unwrap(), sessions.create(&options).await.unwrap());
+    assert!(two.acquire("l", "x", &theirs).await.unwrap());
+    for fault in [Fault::Close, Fault::LoseAnswer] {
+        consul.fail_next([fault]);
+        assert!(!one.acquire("l", "x", &mine).await.unwrap());
+    }
+    assert!(two.release("l", "x", &theirs).await.unwrap());
+    consul.fail_next([Fault::LoseAnswer]);
+    assert!(one.acquire("l", "x", &mine).await.unwrap());
+}
+
+/// Eight count together while a quarter of their requests or answers are lost: what is said to have been counted was counted.
+#[tokio::test]
+async fn no_step_of_a_counter_is_lost_or_invented() {
+    let consul = Arc::new(FakeConsul::start().await);
+    let tasks = (0..8_u64).map(|task| {
+        let consul = Arc::clone(&consul);
+        tokio::spawn(async move {
+            let kv = consul.client().kv();
+            let (mut done, mut unknown) = (0_u64, 0_u64);
+            for step in 0..12_u64 {
+                if (task + step) % 4 == 0 {
+                    consul.fail_next([if step % 2 == 0 { Fault::Close } else { Fault::LoseAnswer }]);
+                }
+                let pair = kv.get("count").await.unwrap().value;
+                let (now, index) = pair.map_or((0, 0), |pair| {
+                    (String::from_utf8_lossy(&pair.value).parse::<u64>().unwrap(), pair.modify_index)
+                });
+                match kv.cas_marked("count", (now + 1).to_string(), index).await {
+                    Ok(written) => done += u64::from(written),
+                    Err(error) if error.maybe_applied() => unknown += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            (done, unknown)
+        })
+    });
+    let (mut done, mut unknown) = (0, 0);
+    for task in tasks.collect::<Vec<_>>() {
+        let (more_done, more_unknown) = task.await.unwrap();
+        (done, unknown) = (done + more_done, unknown + more_unknown);
+    }
+    let pair = consul.client().kv().get("count").await.unwrap().value.unwrap();
+    let count: u64 = String::from_utf8_lossy(&pair.value).parse().unwrap();
+    assert!((done..=done + unknown).contains(&count), "{count} counted, {done} said so, {unknown} unknown");
 }
 
 #[tokio::test]

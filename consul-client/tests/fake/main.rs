@@ -220,32 +220,75 @@ async fn a_lost_answer_is_asked_for_again_only_where_that_does_no_harm() {
     fake.client().kv().put("a", "x").await.unwrap();
     assert_eq!(fake.requests(), 2);
     let fake = lossy().await;
-    let error = fake.client().kv().delete_cas("a", 3).await.unwrap_err();
+    let error = fake.client().events().fire("deploy", "x").send().await.unwrap_err();
     assert!(error.maybe_applied(), "{error}");
     assert_eq!(fake.requests(), 1);
     // A second try of a compare-and-set does no harm: only the first success finds the index.
     let fake = lossy().await;
     assert!(fake.client().kv().cas("a", "x", 3).await.unwrap());
     assert_eq!(fake.requests(), 2);
+    let fake = lossy().await;
+    assert!(fake.client().kv().delete_cas("a", 3).await.unwrap());
+    assert_eq!(fake.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_lost_compare_and_set_is_resolved_by_reading() {
-    let lossy = |pair: &'static str| {
-        Fake::start(move |head, n| match n {
+async fn an_equal_value_alone_does_not_tell_whose_it_is() {
+    // The answer is lost, and then the key holds what was to be written there: by this write or by another one.
+    let lossy = || {
+        Fake::start(|head, n| match n {
             0 => Reply::Close,
-            _ if head.starts_with("GET") => ok(9, pair),
+            _ if head.starts_with("GET") => ok(9, PAIR),
             _ => answer_with("200 OK", "", "false"),
         })
     };
-    let ours = lossy(PAIR).await;
-    assert!(ours.client().kv().cas("a", "x", 1).await.unwrap());
-    // Ours may have been there and overwritten: nobody can tell.
-    let theirs = lossy(r#"[{"Key":"a","Value":"eQ==","Flags":0,"CreateIndex":1,"ModifyIndex":9}]"#).await;
-    let error = theirs.client().kv().cas("a", "x", 1).await.unwrap_err();
+    let fake = lossy().await;
+    let error = fake.client().kv().cas("a", "x", 1).await.unwrap_err();
+    assert!(error.maybe_applied() && error.to_string().contains("changed since"), "{error}");
+    let fake = lossy().await;
+    let error = fake.client().kv().delete_cas("a", 1).await.unwrap_err();
     assert!(error.maybe_applied(), "{error}");
-    let release = lossy(PAIR).await;
-    assert!(release.client().kv().release("a", "x", "session").await.unwrap());
+    // A release asks only whether the session holds the key.
+    let fake = lossy().await;
+    assert!(fake.client().kv().release("a", "x", "session").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_marked_compare_and_set_is_resolved_by_reading() {
+    // The key bears the mark of the write, or another one.
+    let lossy = |value: &'static str, mark: fn(u64) -> u64| {
+        let marks = std::sync::Mutex::new(Vec::new());
+        Fake::start(move |head, n| {
+            let mut marks = marks.lock().unwrap();
+            if head.starts_with("GET") {
+                let flags = mark(marks[0]);
+                return ok(
+                    9,
+                    &format!(
+                        r#"[{{"Key":"a","Value":"{value}","Flags":{flags},"CreateIndex":1,"ModifyIndex":9}}]"#
+                    ),
+                );
+            }
+            let flags = head.split("flags=").nth(1).and_then(|rest| rest.split(['&', ' ']).next()).unwrap();
+            marks.push(flags.parse::<u64>().unwrap());
+            assert!(
+                marks.iter().all(|mark| *mark == marks[0] && *mark != 0),
+                "one mark for all attempts: {marks:?}"
+            );
+            if n == 0 { Reply::Close } else { answer_with("200 OK", "", "false") }
+        })
+    };
+    // Who changes the value and keeps the flags shows that this write came before.
+    for value in ["eA==", "eQ=="] {
+        let ours = lossy(value, |mark| mark).await;
+        assert!(ours.client().kv().cas_marked("a", "x", 1).await.unwrap());
+    }
+    for mark in [(|mark| mark ^ 1) as fn(u64) -> u64, |_| 0] {
+        let theirs = lossy("eA==", mark).await;
+        // Ours may have been there and overwritten: nobody can tell.
+        let error = theirs.client().kv().cas_marked("a", "x", 1).await.unwrap_err();
+        assert!(error.maybe_applied(), "{error}");
+    }
 }
 
 #[tokio::test]
