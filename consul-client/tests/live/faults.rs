@@ -121,6 +121,8 @@ async fn elect(multiplier: u32, limit: Duration) {
             })
         })
         .collect();
+    let counters: Vec<_> =
+        (0..COUNTERS).map(|_| tokio::spawn(count(client.kv(), Arc::clone(&done)))).collect();
     // Half of the watchers look at a service, half at a key that counts up.
     let watchers: Vec<_> = (0..WATCHERS)
         .map(|watcher| {
@@ -173,6 +175,15 @@ async fn elect(multiplier: u32, limit: Duration) {
     for writer in writers {
         assert!(writer.await.unwrap() > 0);
     }
+    let (mut counted, mut unknown) = (0, 0);
+    for counter in counters {
+        let (more, doubtful) = counter.await.unwrap();
+        (counted, unknown) = (counted + more, unknown + doubtful);
+    }
+    let pair = client.kv().get("count").await.unwrap().value.unwrap();
+    let count: u64 = String::from_utf8_lossy(&pair.value).parse().unwrap();
+    println!("{count} counted by {COUNTERS}, who know of {counted} and are in doubt of {unknown}");
+    assert!((counted..=counted + unknown).contains(&count), "{count}: {counted} and at most {unknown} more");
     for watcher in watchers {
         let complete = tokio::time::timeout(FREE_WAIT, watcher).await.expect("no watch hangs").unwrap();
         assert!(complete, "a watch missed what came after the election");
@@ -189,6 +200,25 @@ async fn elect(multiplier: u32, limit: Duration) {
 
 const WRITERS: usize = 32;
 const WATCHERS: usize = 50;
+const COUNTERS: usize = 4;
+
+/// Counts a key up with others: how often it certainly did, and how often nobody knows.
+async fn count(kv: consul_client::Kv, done: Arc<AtomicBool>) -> (u64, u64) {
+    let (mut counted, mut unknown) = (0, 0);
+    while !done.load(Ordering::SeqCst) {
+        let pair = kv.get("count").await.expect("a read waits it out").value;
+        let (now, index) = pair.map_or((0, 0), |pair| {
+            (String::from_utf8_lossy(&pair.value).parse::<u64>().unwrap(), pair.modify_index)
+        });
+        match kv.cas_marked("count", (now + 1).to_string(), index).await {
+            Ok(written) => counted += u64::from(written),
+            Err(error) if error.maybe_applied() => unknown += 1,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (counted, unknown)
+}
 
 async fn next_or_done<T>(
     watch: &mut consul_client::Watch<T>,

@@ -1,8 +1,13 @@
 //! Keys and values.
 
-use consul_client::{Consistency, Error};
+use std::time::{Duration, Instant};
 
-use crate::agent::{Consul, eventually};
+use consul_client::{Client, Consistency, Error};
+
+use crate::{
+    LOCK,
+    agent::{Consul, FREE_WAIT, eventually},
+};
 
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
@@ -44,8 +49,13 @@ async fn compare_and_set() {
     assert!(kv.cas("a", "3", index).await.unwrap());
     assert!(!kv.cas("a", "4", index).await.unwrap());
     assert!(!kv.delete_cas("a", index).await.unwrap());
+    assert!(!kv.cas_marked("a", "4", index).await.unwrap());
     let pair = kv.get("a").await.unwrap().value.unwrap();
     assert_eq!(&pair.value[..], b"3");
+    // The same value again, and yet another write.
+    assert!(kv.cas_marked("a", "3", pair.modify_index).await.unwrap());
+    assert!(!kv.cas_marked("a", "3", pair.modify_index).await.unwrap());
+    let pair = kv.get("a").await.unwrap().value.unwrap();
     assert!(kv.delete_cas("a", pair.modify_index).await.unwrap());
     assert_eq!(kv.get("a").await.unwrap().value, None);
 }
@@ -84,4 +94,34 @@ async fn four_hundred_calls_at_once_all_succeed() {
     for call in calls.collect::<Vec<_>>() {
         assert!(call.await.unwrap().unwrap().value.is_some());
     }
+}
+
+#[tokio::test]
+#[ignore = "needs consul: ./test.sh runs it"]
+async fn watches_that_take_all_their_connections_hold_up_no_call_and_no_lock() {
+    let consul = Consul::start().await;
+    let client = Client::builder().address(consul.address()).max_connections(2, 3).build().unwrap();
+    let watches: Vec<_> = (0..3)
+        .map(|i| {
+            let mut watch = client.kv().watch(&format!("w/{i}"));
+            tokio::spawn(async move { while watch.next().await.unwrap().items.is_empty() {} })
+        })
+        .collect();
+    let ttl = Duration::from_secs(10);
+    let lock = client.lock(LOCK).ttl(ttl).acquire().await.unwrap();
+    // Longer than the lock would last without renewals.
+    let began = Instant::now();
+    while began.elapsed() < ttl + Duration::from_secs(1) {
+        let kv = client.kv();
+        let write = tokio::time::timeout(Duration::from_secs(5), kv.put("other", "x"));
+        write.await.expect("a short call finds a connection of its own").unwrap();
+        assert!(lock.is_held());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (i, watch) in watches.into_iter().enumerate() {
+        assert!(!watch.is_finished());
+        client.kv().put(&format!("w/{i}"), "x").await.unwrap();
+        tokio::time::timeout(FREE_WAIT, watch).await.expect("the watch sees it").unwrap();
+    }
+    lock.release().await.unwrap();
 }

@@ -8,6 +8,7 @@ mod datacenters;
 mod faults;
 mod keys;
 mod locks;
+mod login;
 mod outage;
 mod recipes;
 #[path = "../scenarios/mod.rs"]

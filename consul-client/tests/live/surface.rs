@@ -100,7 +100,9 @@ async fn the_catalog_without_an_agent() {
     let mut changes = client.health().service("db").watch().changes();
     let mut nodes = client.catalog().nodes().watch();
     let mut services = client.catalog().services().watch();
+    let mut checks = client.health().checks("db").watch();
     assert!(soon(changes.next()).await.is_empty());
+    assert!(soon(checks.next()).await.items.is_empty());
     let entry = CatalogRegistration::new("ext", "10.0.0.9")
         .node_meta("external-node", "true")
         .service(ExternalService::new("db", "db-1").port(5432).tag("main").meta("k", "v"))
@@ -113,6 +115,7 @@ async fn the_catalog_without_an_agent() {
         there && soon(services.next()).await.items.iter().any(|service| service.name == "db")
     })
     .await;
+    assert_eq!(soon(checks.next()).await.items[0].check_id, "alive");
     let node = client.catalog().node("ext").await.unwrap().value.unwrap();
     assert_eq!((node.node.meta["external-node"].as_str(), node.services["db-1"].port), ("true", 5432));
     assert!(client.catalog().node("none").await.unwrap().value.is_none());
