@@ -3,11 +3,14 @@
 #![allow(clippy::large_futures, reason = "a walk of many cases is one future, awaited once")]
 
 mod consul;
+mod engines;
+mod registry;
 mod sessions;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the lab's own test uses the rest")]
 mod support;
 mod swarm;
+mod swarm_members;
 mod swarm_moves;
 mod swarm_rollouts;
 mod swarm_stack;
@@ -57,8 +60,20 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     .await;
     case(
         &mut failed,
+        "an_image_is_pinned_to_the_digest_of_its_tag",
+        swarm_surface::an_image_is_pinned_to_the_digest_of_its_tag(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
         "each_end_of_a_rollout_is_a_value",
         swarm_rollouts::each_end_of_a_rollout_is_a_value(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "a_rollback_that_fails_too_ends_there",
+        swarm_rollouts::a_rollback_that_fails_too_ends_there(&lab),
     )
     .await;
     case(&mut failed, "a_rollback_goes_past_a_scale", swarm_rollouts::a_rollback_goes_past_a_scale(&lab))
@@ -67,6 +82,18 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
         &mut failed,
         "a_change_of_a_task_is_seen_within_a_second",
         swarm_watch::a_change_of_a_task_is_seen_within_a_second(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "a_service_is_seen_from_its_first_to_its_last",
+        swarm_watch::a_service_is_seen_from_its_first_to_its_last(&lab),
+    )
+    .await;
+    case(
+        &mut failed,
+        "a_task_that_goes_down_is_not_offered",
+        swarm_watch::a_task_that_goes_down_is_not_offered(&lab),
     )
     .await;
     case(&mut failed, "endpoints_of_all_kinds", swarm_watch::endpoints_of_all_kinds(&lab)).await;
@@ -88,8 +115,20 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
         swarm_moves::a_drain_and_a_rebalance_cost_no_capacity(&lab),
     )
     .await;
+    case(
+        &mut failed,
+        "a_member_leaves_and_joins_again",
+        swarm_members::a_member_leaves_and_joins_again(&lab),
+    )
+    .await;
     case(&mut failed, "a_locked_manager_is_unlocked", swarm_surface::a_locked_manager_is_unlocked(&lab))
         .await;
+    case(
+        &mut failed,
+        "a_swarm_without_a_leader_says_so",
+        swarm_members::a_swarm_without_a_leader_says_so(&lab),
+    )
+    .await;
     case(
         &mut failed,
         "a_client_of_three_managers_outlives_the_one_it_used",
@@ -97,6 +136,12 @@ async fn the_libraries_on_hosts_that_lose_their_power() {
     )
     .await;
     case(&mut failed, "a_watch_outlives_the_leader", swarm_watch::a_watch_outlives_the_leader(&lab)).await;
+    case(
+        &mut failed,
+        "plain_engines_of_a_file_are_filled_watched_and_healed",
+        engines::plain_engines_of_a_file_are_filled_watched_and_healed(&lab),
+    )
+    .await;
     case(
         &mut failed,
         "watches_and_a_lock_outlive_the_loss_of_a_host",
@@ -141,6 +186,12 @@ async fn power_on(lab: &Lab, host: &Host) {
     let start = Instant::now();
     lab.power_on(&host.name).await.unwrap();
     told(&format!("{} on again", host.name), start);
+}
+
+/// Has a host's engine stop or go on; what it runs is not touched.
+async fn signal_engine(lab: &Lab, host: &Host, signal: &str) {
+    let sent = lab.exec(&host.name, &["pkill", signal, "-x", "dockerd"]).await.unwrap();
+    assert!(sent.status.success(), "{signal} to dockerd on {}", host.name);
 }
 
 fn told(what: &str, since: Instant) {

@@ -8,6 +8,7 @@ use swarm_client::conditions::{is_manager, is_worker};
 use swarm_client::watch::await_condition;
 use swarm_client::{ConfigSpec, LogOptions, NetworkSpec, Node, Role, SecretSpec};
 
+use crate::registry::{self, Registry};
 use crate::swarm::{client, converge, redis};
 use crate::{a_follower, pause, told};
 
@@ -61,6 +62,10 @@ pub(crate) async fn tokens_roles_secrets_networks_logs(lab: &Lab) {
     let line = lines.iter().find(|line| line.text().contains("Ready to accept connections"));
     let line = line.unwrap_or_else(|| panic!("{lines:?}"));
     assert!(line.task_id.is_some() && line.node_id.is_some() && line.time.starts_with("20"), "{line:?}");
+    let listed = swarm.services().list().await.unwrap();
+    let status = listed.iter().find(|service| service.name() == "keeper").unwrap();
+    let status = status.service_status.clone().unwrap();
+    assert_eq!((status.running_tasks, status.desired_tasks), (1, 1), "a list counts the tasks");
 
     swarm.services().remove("keeper").await.unwrap();
     swarm.secrets().remove(secret.name()).await.unwrap();
@@ -101,6 +106,33 @@ pub(crate) async fn tokens_roles_secrets_networks_logs(lab: &Lab) {
     swarm.nodes().promote(&host.name).await.unwrap();
     await_condition::<Node>(&swarm, &host.name, is_manager(), limit).await.unwrap();
     told(&format!("{} demoted and promoted", host.name), start);
+}
+
+pub(crate) async fn an_image_is_pinned_to_the_digest_of_its_tag(lab: &Lab) {
+    let start = Instant::now();
+    let host = &lab.hosts()[0];
+    let registry = Registry::start(lab, host).await;
+    // The engine that is asked is the one that asks the registry.
+    let swarm = client(std::slice::from_ref(host)).await;
+    let tag = format!("{}/web:1", registry::ADDR);
+    let image = swarm.pin_image(&tag, None).await.unwrap();
+    assert_eq!(image.reference, format!("{tag}@{}", registry::digest()));
+    let platforms =
+        [("linux", "amd64"), ("linux", "arm64")].map(|(os, arch)| (os.to_owned(), arch.to_owned()));
+    assert_eq!(image.platforms, platforms);
+    assert_eq!(swarm.pin_image(&image.reference, None).await.unwrap().reference, image.reference);
+    swarm.pin_image(&format!("{}/web:none", registry::ADDR), None).await.unwrap_err();
+
+    swarm.services().create(&redis("pinned").replicas(0).build()).await.unwrap();
+    assert!(swarm.services().set_pinned_image("pinned", &image, None).await.unwrap().written);
+    let task = swarm.services().get("pinned").await.unwrap().spec.task_template;
+    assert_eq!(task.container_spec.unwrap().image, image.reference);
+    let platforms = &task.placement.unwrap().rest["Platforms"];
+    assert_eq!(platforms.as_array().map(Vec::len), Some(2), "{platforms}");
+    drop(registry);
+    swarm.pin_image(&tag, None).await.unwrap_err();
+    swarm.services().remove("pinned").await.unwrap();
+    told("an image pinned to its digest", start);
 }
 
 pub(crate) async fn a_locked_manager_is_unlocked(lab: &Lab) {

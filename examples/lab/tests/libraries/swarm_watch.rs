@@ -7,7 +7,7 @@ use futures_util::{StreamExt, pin_mut};
 use lab::Lab;
 use swarm_client::conditions::node_down;
 use swarm_client::watch::{WatchConfig, WatchEvent, await_condition, reflector, store, watcher};
-use swarm_client::{NetworkSpec, Node, Task, TaskState};
+use swarm_client::{NetworkSpec, Node, Service, Task, TaskState};
 
 use crate::swarm::{client, converge, redis, running};
 use crate::{pause, power_on, told};
@@ -53,6 +53,61 @@ pub(crate) async fn a_change_of_a_task_is_seen_within_a_second(lab: &Lab) {
     watch.abort();
     swarm.services().remove("seen").await.unwrap();
     told(&format!("{} tasks seen running, the slowest {worst:.2} s after it ran", delays.len()), start);
+}
+
+pub(crate) async fn a_service_is_seen_from_its_first_to_its_last(lab: &Lab) {
+    let start = Instant::now();
+    let swarm = client(lab.hosts()).await;
+    // Nothing would come by the timer within the test.
+    let mut watch = watcher::<Service>(&swarm, WatchConfig::default().poll_every(Duration::from_secs(3600)));
+    let mut next = async || {
+        let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("in time");
+        event.expect("endless").unwrap()
+    };
+    assert!(matches!(next().await, WatchEvent::Init(_)));
+    let spec = redis("flow").replicas(0).build();
+    swarm.services().create(&spec).await.unwrap();
+    for replicas in [0, 1] {
+        swarm.services().scale("flow", replicas).await.unwrap();
+        // What the managers write to it is a change too.
+        while !matches!(next().await, WatchEvent::Apply(one) if one.name() == "flow" && one.replicas() == Some(replicas))
+        {
+        }
+    }
+    swarm.services().remove("flow").await.unwrap();
+    while !matches!(next().await, WatchEvent::Delete(one) if one.name() == "flow") {}
+    told("a service seen from its first to its last", start);
+}
+
+/// Told to stop, a task runs until its grace is over, and is offered no more.
+pub(crate) async fn a_task_that_goes_down_is_not_offered(lab: &Lab) {
+    let start = Instant::now();
+    let swarm = client(lab.hosts()).await;
+    let services = swarm.services();
+    // Redis takes no notice of this signal.
+    let stubborn = redis("slow").replicas(2).publish_host(7000, Some(17001)).dnsrr().stop_signal("SIGWINCH");
+    services.create(&stubborn.stop_grace(Duration::from_secs(6)).build()).await.unwrap();
+    assert!(converge(&swarm, "slow").await.is_success());
+    assert_eq!(services.endpoints("slow").await.unwrap().len(), 2);
+    services.scale("slow", 1).await.unwrap();
+    let mut seen = 0;
+    loop {
+        let going = |task: &&Task| *task.state() == TaskState::Running && !task.is_running();
+        let tasks = services.tasks("slow").await.unwrap();
+        let going: Vec<_> = tasks.iter().filter(going).map(|task| task.id.clone()).collect();
+        let offered = services.endpoints("slow").await.unwrap();
+        if !going.is_empty() {
+            seen += 1;
+            assert_eq!((going.len(), offered.len()), (1, 1), "{offered:?}");
+            assert!(!going.contains(&offered[0].task_id), "{offered:?}");
+        } else if seen > 0 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no task was seen going down");
+        pause().await;
+    }
+    services.remove("slow").await.unwrap();
+    told(&format!("a task that went down, {seen} looks long, was not offered"), start);
 }
 
 pub(crate) async fn endpoints_of_all_kinds(lab: &Lab) {

@@ -1,0 +1,107 @@
+//! A registry with one image of several platforms, inside a host of the lab: Docker takes one on loopback without TLS.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use lab::{Host, Lab};
+
+use crate::pause;
+
+/// Where it listens, inside the host.
+pub(crate) const ADDR: &str = "127.0.0.1:5005";
+const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// Runs until it is dropped.
+pub(crate) struct Registry(Child);
+
+impl Registry {
+    pub(crate) async fn start(lab: &Lab, host: &Host) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let child = Command::new("nsenter")
+            .args(lab.exec_args(&host.name).unwrap())
+            .arg(program)
+            .args(["--ignored", "--exact", "registry::a_registry_in_a_process_of_its_own"])
+            .current_dir("/")
+            .env("LAB_REGISTRY", ADDR)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        let registry = Self(child.unwrap());
+        let (addr, port) = ADDR.split_once(':').unwrap();
+        let probe = format!("exec 3<>/dev/tcp/{addr}/{port}");
+        let start = std::time::Instant::now();
+        while !lab.exec(&host.name, &["bash", "-c", &probe]).await.unwrap().status.success() {
+            assert!(start.elapsed().as_secs() < 20, "the registry does not start");
+            pause().await;
+        }
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The digest of the image.
+pub(crate) fn digest() -> String {
+    let mut sum = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    sum.stdin.take().unwrap().write_all(index().as_bytes()).unwrap();
+    let output = sum.wait_with_output().unwrap();
+    format!("sha256:{}", String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap())
+}
+
+/// An image for two platforms, and an attestation, which runs nowhere.
+fn index() -> String {
+    let of = |digit: &str, os: &str, architecture: &str| {
+        let digest = digit.repeat(64);
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","size":100,"digest":"sha256:{digest}","platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#
+        )
+    };
+    let all = [of("a", "linux", "amd64"), of("b", "linux", "arm64"), of("c", "unknown", "unknown")];
+    format!(r#"{{"schemaVersion":2,"mediaType":"{LIST}","manifests":[{}]}}"#, all.join(","))
+}
+
+/// The registry's process. Without the variable, when the test runner runs it, it has nothing to do.
+#[test]
+#[ignore = "the registry of a case of the walk"]
+fn a_registry_in_a_process_of_its_own() {
+    let Ok(addr) = std::env::var("LAB_REGISTRY") else { return };
+    let digest = digest();
+    for stream in TcpListener::bind(addr).unwrap().incoming().flatten() {
+        let _ = answer(stream, &digest);
+    }
+}
+
+fn answer(mut stream: TcpStream, digest: &str) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let Some(Ok(first)) = lines.next() else { return Ok(()) };
+    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+    let (method, path) = first.split_once(' ').unwrap_or_default();
+    let path = path.split(' ').next().unwrap_or_default();
+    let (status, kind, body) = match path {
+        "/v2/" => ("200 OK", "application/json", "{}".to_owned()),
+        _ if path == "/v2/web/manifests/1" || path == format!("/v2/web/manifests/{digest}") => {
+            ("200 OK", LIST, index())
+        }
+        _ => {
+            let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+            ("404 Not Found", "application/json", body.to_owned())
+        }
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nConnection: close\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Type: {kind}\r\n\
+         Docker-Content-Digest: {digest}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    if method != "HEAD" {
+        stream.write_all(body.as_bytes())?;
+    }
+    Ok(())
+}
