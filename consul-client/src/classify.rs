@@ -46,7 +46,15 @@ fn unknown(answer: Answer) -> Error {
     Error::unknown_outcome(answer.write, answer.endpoint, Some(answer.status), answer.text, None)
 }
 
-const DENIED: &[&str] = &["permission denied", "acl not found"];
+const DENIED: &[&str] = &[
+    "permission denied",
+    "acl not found",
+    // What an auth method says of a signed token that it does not trust.
+    "validated the token signature",
+    "error validating claims",
+    "error parsing token",
+    "missing jwt",
+];
 const NOT_READY: &[&str] = &["missing node registration"];
 const NOT_CARRIED_OUT: &[&str] = &[
     "no cluster leader",
@@ -100,6 +108,14 @@ mod tests {
             Error::NoLeader(_)
         ));
         assert!(matches!(put(500, "Missing node registration"), Error::NotReady(_)));
+        for untrusted in [
+            "no known key successfully validated the token signature",
+            "error validating claims: square/go-jose/jwt: validation failed, token is expired (exp)",
+            "error parsing token: square/go-jose: compact JWS format must have three parts",
+            "missing jwt",
+        ] {
+            assert!(put(500, untrusted).is_denied(), "{untrusted}");
+        }
         assert!(put(500, "rpc error making call: EOF").maybe_applied());
         assert!(put(500, "leadership lost while committing log").maybe_applied());
         assert!(matches!(put(500, "invalid session \"x\""), Error::Rejected(_)));
