@@ -55,7 +55,7 @@ const DENIED: &[&str] = &[
     "error parsing token",
     "missing jwt",
 ];
-const NOT_READY: &[&str] = &["missing node registration"];
+const NOT_READY: &[&str] = &["missing node registration", "not initialized yet"];
 const NOT_CARRIED_OUT: &[&str] = &[
     "no cluster leader",
     "failed to get conn",
@@ -108,6 +108,7 @@ mod tests {
             Error::NoLeader(_)
         ));
         assert!(matches!(put(500, "Missing node registration"), Error::NotReady(_)));
+        assert!(matches!(put(500, "autopilot config not initialized yet"), Error::NotReady(_)));
         for untrusted in [
             "no known key successfully validated the token signature",
             "error validating claims: square/go-jose/jwt: validation failed, token is expired (exp)",

@@ -52,8 +52,9 @@ pub enum Error {
     /// The cluster has no leader at this moment; the request was not carried out.
     #[error("{0}; an election is under way or the quorum is lost")]
     NoLeader(Answer),
-    /// The agent has just started and the cluster does not know its node yet; the request was not carried out.
-    #[error("{0}; the agent has just started, it registers its node within seconds")]
+    /// The agent has just started, and the cluster does not know its node yet, or the leader is new and has not set up all; the request
+    /// was not carried out.
+    #[error("{0}; it has just started, this passes within seconds")]
     NotReady(Answer),
     /// Too many requests or connections, at the server or in this client. The request was not carried out.
     #[error("{0}; slow down, or raise the limit")]

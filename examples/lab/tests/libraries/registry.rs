@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use lab::{Host, Lab};
 
@@ -10,10 +11,11 @@ use crate::pause;
 
 /// Where it listens, inside the host.
 pub(crate) const ADDR: &str = "127.0.0.1:5005";
+const QUIT: &str = "/quit";
 const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// Runs until it is dropped.
+/// A process that was started.
 pub(crate) struct Registry(Child);
 
 impl Registry {
@@ -29,22 +31,28 @@ impl Registry {
             .stdout(Stdio::null())
             .spawn();
         let registry = Self(child.unwrap());
-        let (addr, port) = ADDR.split_once(':').unwrap();
-        let probe = format!("exec 3<>/dev/tcp/{addr}/{port}");
-        let start = std::time::Instant::now();
-        while !lab.exec(&host.name, &["bash", "-c", &probe]).await.unwrap().status.success() {
-            assert!(start.elapsed().as_secs() < 20, "the registry does not start");
+        let start = Instant::now();
+        while !asked(lab, host, "/v2/").await {
+            assert!(start.elapsed() < Duration::from_secs(20), "the registry does not start");
             pause().await;
         }
         registry
     }
+
+    /// Ends it by a request: it is not `nsenter` that serves.
+    pub(crate) async fn stop(mut self, lab: &Lab, host: &Host) {
+        assert!(asked(lab, host, QUIT).await);
+        assert!(self.0.wait().unwrap().success());
+    }
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Asks inside the host; whether there was an answer.
+async fn asked(lab: &Lab, host: &Host, path: &str) -> bool {
+    let (addr, port) = ADDR.split_once(':').unwrap();
+    let ask = format!(
+        "exec 3<>/dev/tcp/{addr}/{port} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q 200 <&3"
+    );
+    lab.exec(&host.name, &["bash", "-c", &ask]).await.unwrap().status.success()
 }
 
 /// The digest of the image.
@@ -74,18 +82,23 @@ fn a_registry_in_a_process_of_its_own() {
     let Ok(addr) = std::env::var("LAB_REGISTRY") else { return };
     let digest = digest();
     for stream in TcpListener::bind(addr).unwrap().incoming().flatten() {
-        let _ = answer(stream, &digest);
+        if answer(stream, &digest).is_ok_and(|path| path == QUIT) {
+            return;
+        }
     }
 }
 
-fn answer(mut stream: TcpStream, digest: &str) -> std::io::Result<()> {
+/// Answers one request; its path.
+fn answer(mut stream: TcpStream, digest: &str) -> std::io::Result<String> {
+    // One that says nothing keeps nobody waiting.
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let Some(Ok(first)) = lines.next() else { return Ok(()) };
+    let Some(Ok(first)) = lines.next() else { return Ok(String::new()) };
     while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
     let (method, path) = first.split_once(' ').unwrap_or_default();
     let path = path.split(' ').next().unwrap_or_default();
     let (status, kind, body) = match path {
-        "/v2/" => ("200 OK", "application/json", "{}".to_owned()),
+        "/v2/" | QUIT => ("200 OK", "application/json", "{}".to_owned()),
         _ if path == "/v2/web/manifests/1" || path == format!("/v2/web/manifests/{digest}") => {
             ("200 OK", LIST, index())
         }
@@ -103,5 +116,5 @@ fn answer(mut stream: TcpStream, digest: &str) -> std::io::Result<()> {
     if method != "HEAD" {
         stream.write_all(body.as_bytes())?;
     }
-    Ok(())
+    Ok(path.to_owned())
 }

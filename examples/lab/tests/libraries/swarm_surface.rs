@@ -64,7 +64,7 @@ pub(crate) async fn tokens_roles_secrets_networks_logs(lab: &Lab) {
     assert!(line.task_id.is_some() && line.node_id.is_some() && line.time.starts_with("20"), "{line:?}");
     let listed = swarm.services().list().await.unwrap();
     let status = listed.iter().find(|service| service.name() == "keeper").unwrap();
-    let status = status.service_status.clone().unwrap();
+    let status = status.service_status.unwrap();
     assert_eq!((status.running_tasks, status.desired_tasks), (1, 1), "a list counts the tasks");
 
     swarm.services().remove("keeper").await.unwrap();
@@ -129,7 +129,7 @@ pub(crate) async fn an_image_is_pinned_to_the_digest_of_its_tag(lab: &Lab) {
     assert_eq!(task.container_spec.unwrap().image, image.reference);
     let platforms = &task.placement.unwrap().rest["Platforms"];
     assert_eq!(platforms.as_array().map(Vec::len), Some(2), "{platforms}");
-    drop(registry);
+    registry.stop(lab, host).await;
     swarm.pin_image(&tag, None).await.unwrap_err();
     swarm.services().remove("pinned").await.unwrap();
     told("an image pinned to its digest", start);
