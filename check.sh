@@ -5,6 +5,7 @@
 #   ./check.sh deny       licences, sources, and that one crate owns each outside dependency (deny.toml; needs cargo-deny)
 #   ./check.sh unused     no dependency that no source file names
 #   ./check.sh features   each library builds with no feature, with each feature alone, and with all
+#   ./check.sh book       the guide is one (mdBook), and each of its pages is in its summary (needs mdbook)
 #   ./check.sh package    each library is a whole package: what would be uploaded builds by itself
 #
 # Nothing is asked of the net that is not in cargo's store already: run `cargo fetch` once before.
@@ -58,6 +59,22 @@ features() {
   done
 }
 
+book() {
+  local page failed=0
+  for page in docs/src/*.md; do
+    page=${page##*/}
+    [ "$page" = SUMMARY.md ] || grep -q "($page)" docs/src/SUMMARY.md || {
+      echo "check.sh: docs/src/$page is not in docs/src/SUMMARY.md" >&2
+      failed=1
+    }
+  done
+  command -v mdbook >/dev/null || {
+    echo "check.sh: mdbook is missing: cargo install mdbook --locked" >&2
+    return 1
+  }
+  mdbook build docs && return "$failed"
+}
+
 package() {
   local library
   for library in "${libraries[@]}"; do
@@ -73,12 +90,12 @@ package() {
 }
 
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(deny unused features package)
+[ "${#parts[@]}" -gt 0 ] || parts=(deny unused book features package)
 for part in "${parts[@]}"; do
   case $part in
-    deny | unused | features | package) ;;
+    deny | unused | book | features | package) ;;
     *)
-      echo "check.sh: there is no $part; use deny, unused, features, package, or nothing for all" >&2
+      echo "check.sh: there is no $part; use deny, unused, book, features, package, or nothing for all" >&2
       exit 2
       ;;
   esac
