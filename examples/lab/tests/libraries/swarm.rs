@@ -127,7 +127,8 @@ pub(crate) async fn a_client_of_three_managers_outlives_the_one_it_used(lab: &La
     told(&format!("{} called down, its tasks no longer offered", victim.name), start);
     done.store(true, Ordering::Relaxed);
     let (calls, slowest, unknown) = work.await.unwrap();
-    assert!(calls > 10, "{calls} calls");
+    // At the least one before and one after; how many there are is the machine's affair.
+    assert!(calls >= 4, "{calls} calls");
     assert!(unknown <= 1, "only the write that was under way may be unknown, not {unknown}");
     // The wait for a connection, once; then the client stays with who answered.
     assert!(slowest < CONNECT + REQUEST + Duration::from_secs(2), "{slowest:?}");
