@@ -9,6 +9,7 @@ pub mod coordination;
 pub mod discovery;
 pub mod docker_stats;
 pub mod drain;
+mod engine_ports;
 pub mod engines_target;
 pub mod fence;
 pub mod follow;

@@ -19,6 +19,7 @@ use swarm_client::{NodeId, Service, Task, bollard};
 use tokio_util::sync::CancellationToken;
 
 use super::coordination::Discovery;
+use super::engine_ports::{self, Published};
 use super::plain::PlainEngine;
 use super::route_records::Records;
 use super::routes::{self, Labels};
@@ -165,10 +166,14 @@ impl Registrar {
             Source::Swarm { swarm, node, .. } => {
                 let services = swarm.services().list_labelled(label).await?;
                 let tasks = swarm.tasks().list_for_node(node).await?;
+                let ports = match engine_ports::is_silent(&services, &tasks, self.address) {
+                    true => engine_ports::published(&swarm.bollard()?, self.address).await?,
+                    false => Published::new(),
+                };
                 let routes =
                     services.iter().map(|service| (service.name().to_owned(), routes::of_service(service)));
                 let routes = routes.filter(|(_, labels)| !labels.is_empty()).collect();
-                Ok((wanted(&services, &tasks, self.address, label), routes))
+                Ok((wanted(&services, &tasks, &ports, self.address, label), routes))
             }
             Source::Plain(engine) => Ok((engine.wanted(self.address, label).await?, BTreeMap::new())),
         }
@@ -240,15 +245,27 @@ struct Plan<'a> {
     remove: Vec<String>,
 }
 
-/// The tasks of this node that run, are wanted, and belong to a service with this label, by their container's id.
-fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) -> Vec<(String, Serving)> {
+/// The tasks of this node that run, are wanted, and belong to a service with this label, by their container's id. Where a
+/// task tells no port, it is as the engine published it.
+fn wanted(
+    services: &[Service],
+    tasks: &[Task],
+    published: &Published,
+    address: IpAddr,
+    label: &str,
+) -> Vec<(String, Serving)> {
     let mut wanted = Vec::new();
     for task in tasks.iter().filter(|task| task.is_running()) {
         let Some(service) = services.iter().find(|service| *service.id() == task.service_id) else {
             continue;
         };
         let Some(check) = service.label(label) else { continue };
-        let ports = swarm_client::reachable_ports(task, address);
+        let container = task.status.container_status.as_ref().map(|c| c.container_id.clone());
+        let container = container.unwrap_or_default();
+        let mut ports = swarm_client::reachable_ports(task, address);
+        if ports.is_empty() {
+            ports = published.get(&container).cloned().unwrap_or_default();
+        }
         let routing = routes::of_service(service);
         // The port that its routes name, if the task publishes it.
         let named = routes::port(service.name(), &routing);
@@ -262,8 +279,7 @@ fn wanted(services: &[Service], tasks: &[Task], address: IpAddr, label: &str) ->
             check: check.to_owned(),
             tags: routes::tags(&routing).collect(),
         };
-        let container = task.status.container_status.as_ref().map(|c| c.container_id.clone());
-        wanted.push((container.unwrap_or_default(), serving));
+        wanted.push((container, serving));
     }
     wanted
 }
@@ -333,7 +349,7 @@ mod tests {
     }
 
     fn by_id(tasks: &[Task], address: IpAddr) -> BTreeMap<String, Serving> {
-        let wanted = wanted(&[service()], tasks, address, labels::CHECK).into_iter();
+        let wanted = wanted(&[service()], tasks, &Published::new(), address, labels::CHECK).into_iter();
         wanted.map(|(_, serving)| (serving.id.clone(), serving)).collect()
     }
 
@@ -344,6 +360,19 @@ mod tests {
         assert_eq!(of(task("t1", "running", "running")).keys().collect::<Vec<_>>(), ["web.1.t1"]);
         assert!(of(task("t1", "running", "shutdown")).is_empty());
         assert!(of(task("t1", "starting", "running")).is_empty());
+    }
+
+    /// As after an election of the Swarm's leader.
+    #[test]
+    fn a_task_that_tells_no_port_any_more_stays_at_the_one_that_the_engine_published() {
+        let address = "198.18.0.12".parse().unwrap();
+        let told = by_id(&[task("t1", "running", "running")], address);
+        let mut silent = task("t1", "running", "running");
+        silent.status.port_status = Some(serde_json::from_value(json!({})).unwrap());
+        silent.status.container_status = Some(serde_json::from_value(json!({"ContainerID": "c1"})).unwrap());
+        let published = Published::from([("c1".to_owned(), vec![(8080, 32768)])]);
+        let found = wanted(&[service()], std::slice::from_ref(&silent), &published, address, labels::CHECK);
+        assert_eq!(found, [("c1".to_owned(), told["web.1.t1"].clone())]);
     }
 
     #[test]
@@ -369,8 +398,8 @@ mod tests {
             {"Protocol": "tcp", "TargetPort": 9090, "PublishedPort": 32769, "PublishMode": "host"},
         ]});
         task.status.port_status = Some(serde_json::from_value(more).unwrap());
-        let found =
-            wanted(std::slice::from_ref(&service), std::slice::from_ref(&task), address, labels::CHECK);
+        let (services, tasks) = (std::slice::from_ref(&service), std::slice::from_ref(&task));
+        let found = wanted(services, tasks, &Published::new(), address, labels::CHECK);
         let (_, serving) = &found[0];
         assert_eq!(serving.address.port(), 32769);
         assert_eq!(serving.tags, ["balancer.host=shop.example", "balancer.port=9090"]);

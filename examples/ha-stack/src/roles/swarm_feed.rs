@@ -79,6 +79,7 @@ async fn feed(
     changed: &Notify,
 ) {
     let mut followed = Followed::default();
+    let mut last = Vec::new();
     loop {
         changed.notified().await;
         // One without the others is half an answer: every task would be without a host.
@@ -87,10 +88,22 @@ async fn feed(
         }
         let there: Vec<Task> = tasks.state().iter().map(|task| Task::clone(task)).collect();
         let on: Vec<Node> = nodes.state().iter().map(|node| Node::clone(node)).collect();
-        followed.take(which, &known.state(), swarm_client::endpoints(&there, &on), &there, services);
+        last = endpoints(&there, &on, last);
+        followed.take(which, &known.state(), last.clone(), &there, services);
         // A rollout changes many tasks at once; a new list of them all is not worth one update each.
         tokio::time::sleep(AT_MOST_EVERY).await;
     }
+}
+
+/// Where the tasks are reached. One that tells no port any more, as some do after an election, is where it was at `last`.
+fn endpoints(tasks: &[Task], nodes: &[Node], last: Vec<TaskEndpoint>) -> Vec<TaskEndpoint> {
+    let mut found = swarm_client::endpoints(tasks, nodes);
+    let silent = |task: &&Task| task.is_running() && task.host_ports().next().is_none();
+    let silent: BTreeMap<&str, &Task> =
+        tasks.iter().filter(silent).map(|task| (task.id.as_ref(), task)).collect();
+    let up = |at: &TaskEndpoint| nodes.iter().any(|node| node.id == at.node_id && !node.is_down());
+    found.extend(last.into_iter().filter(|at| silent.contains_key(at.task_id.as_ref()) && up(at)));
+    found
 }
 
 /// The services that are followed, by name.
@@ -243,6 +256,26 @@ mod tests {
         assert_eq!(next, [Update::Remove(EndpointId::new("web.1.a"))]);
         // Nothing at all is no reason to give up what may still answer.
         assert!(feed.updates_to(found(&[], &nodes, None)).is_empty());
+    }
+
+    #[test]
+    fn a_task_that_tells_no_port_any_more_stays_where_it_was() {
+        let nodes = [node("1", "ready"), node("2", "down")];
+        let silent = |id: &str, slot: u64, node: &str, desired: &str| {
+            let mut task = task(id, slot, node, desired);
+            task.status.port_status = Some(serde_json::from_value(json!({})).unwrap());
+            task
+        };
+        let told = [task("a", 1, "1", "running"), task("b", 2, "2", "running")];
+        let last = endpoints(&told, &[node("1", "ready"), node("2", "ready")], Vec::new());
+        let of_a: Vec<TaskEndpoint> = last.iter().filter(|at| at.task_id.as_ref() == "a").cloned().collect();
+        assert_eq!((last.len(), of_a.len()), (4, 2), "two ports each");
+        // The other one's host is gone, and what is meant to go goes.
+        let after = [silent("a", 1, "1", "running"), silent("b", 2, "2", "running")];
+        assert_eq!(endpoints(&after, &nodes, last.clone()), of_a);
+        assert_eq!(endpoints(&told[..1], &nodes, of_a.clone()), of_a, "it is there once");
+        assert!(endpoints(&[silent("a", 1, "1", "shutdown")], &nodes, last.clone()).is_empty());
+        assert!(endpoints(&[silent("c", 3, "1", "running")], &nodes, last).is_empty());
     }
 
     #[test]
