@@ -67,5 +67,5 @@ const SCALER_METRICS_PORT: u16 = 8083;
 pub(super) const SITE_PORT: u16 = 8080;
 /// Longer than the drain period by this, so that the kill finds nobody.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(15);
-/// The gateway serves on for 2 s, then gives what is in flight 20 s.
+/// The gateway serves on for 3 s, then gives what is in flight 20 s.
 pub(super) const GATEWAY_DRAIN: Duration = Duration::from_secs(25);

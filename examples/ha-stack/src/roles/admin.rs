@@ -1,6 +1,7 @@
 //! What a gateway says of itself: readiness and load, as JSON over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::extract::{Query, State};
@@ -12,39 +13,74 @@ use balancer::EventKind;
 use balancer::proxy::Gateway;
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
 use crate::dashboard::view::ServiceSeen;
 use crate::metrics;
 use crate::platform::{GatewayStatus, Happening, Replica};
 
+/// What `/healthz` says: whether the front, such as a virtual address, may send users here.
+#[derive(Clone)]
+pub struct Standing {
+    left: CancellationToken,
+}
+
+impl Standing {
+    /// Ready until a moment after `stop`: the gateway ends its users' connections first, so that none is left open when the
+    /// address that it leads to moves. The next host knows nothing of a connection, and would reset it under a request.
+    pub fn until(stop: CancellationToken) -> Self {
+        Self::after(stop, HAND_OVER)
+    }
+
+    fn after(stop: CancellationToken, hand_over: Duration) -> Self {
+        let left = CancellationToken::new();
+        let leaving = left.clone();
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            tokio::time::sleep(hand_over).await;
+            leaving.cancel();
+        });
+        Self { left }
+    }
+}
+
 /// Answers `/healthz`, `/load`, `/events`, `/metrics`, `POST /drain` and what `more` answers, until the listener fails.
 /// A drain that names no service means `service`.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, services: Services, service: String, more: Router) -> Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    standing: Standing,
+    service: String,
+    more: Router,
+) -> Result<()> {
     let drain = super::drain::routes(services.clone(), service);
     let figures = services.clone();
     let page = move || metrics::gateway::page(&figures.whole_load(), figures.ready());
     let app = Router::new()
-        .route("/healthz", get(healthz))
         .route("/load", get(load))
         .route("/events", get(events_of))
         .with_state(services)
+        .merge(Router::new().route("/healthz", get(healthz)).with_state(standing))
         .merge(drain)
         .merge(metrics::server::route(Arc::new(page)))
         .merge(more);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }
 
-async fn healthz(State(services): State<Services>) -> (StatusCode, &'static str) {
-    if services.ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
+async fn healthz(State(standing): State<Standing>) -> (StatusCode, &'static str) {
+    if standing.left.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
     }
 }
+
+/// Longer than users who click leave a connection idle, and short beside the drain delay, within which the address moves.
+const HAND_OVER: Duration = Duration::from_millis(700);
 
 /// Whose load is asked for; all services' without one.
 #[derive(Deserialize)]
@@ -291,3 +327,23 @@ impl LoadSeen {
 
 /// The states of a replica that takes traffic.
 const USABLE: [&str; 2] = ["ready", "ramping"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_ended_before_the_front_turns_away() {
+        let stop = CancellationToken::new();
+        let says = async |standing: &Standing| healthz(State(standing.clone())).await.0;
+        let (long, short) = (Duration::from_secs(3600), Duration::from_millis(1));
+        let [later, soon] = [long, short].map(|hand_over| Standing::after(stop.clone(), hand_over));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!([says(&later).await, says(&soon).await], [StatusCode::OK; 2]);
+        stop.cancel();
+        let left = tokio::time::timeout(Duration::from_secs(20), soon.left.cancelled()).await;
+        assert!(left.is_ok(), "its front is never told");
+        assert_eq!(says(&soon).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(says(&later).await, StatusCode::OK, "what is idle is still being closed");
+    }
+}
