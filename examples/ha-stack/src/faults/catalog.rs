@@ -66,7 +66,8 @@ pub enum Promise {
 }
 
 impl Fault {
-    /// Every fault, in the order of a full run: what moves a leader comes late, so that the others find them all on one host.
+    /// Every fault, in the order of a full run: what moves a leader comes late, so that the others find them all on one host
+    /// and two that lead nothing.
     pub const ALL: [Self; 24] = [
         Self::ReplicaKilled,
         Self::ReplicaHung,
@@ -79,6 +80,8 @@ impl Fault {
         Self::ScalerHung,
         Self::ClockAhead,
         Self::DiskFull,
+        Self::WorkerOff,
+        Self::CablePulled,
         Self::ConsulLeaderKilled,
         Self::ConsulDown,
         Self::RedisMasterKilled,
@@ -86,8 +89,6 @@ impl Fault {
         Self::EngineHung,
         Self::GatewayRestarted,
         Self::GatewayKilled,
-        Self::WorkerOff,
-        Self::CablePulled,
         Self::RedisMasterOff,
         Self::ConsulLeaderOff,
         Self::GatewayHostOff,
@@ -124,24 +125,54 @@ impl Fault {
         }
     }
 
-    /// How long it lasts before it is taken back.
+    /// How long it lasts at least before it is taken back.
     pub fn lasts(self, short: bool) -> Duration {
         let (long, brief) = match self {
-            // The stack has to come back by itself meanwhile, up to the promise.
             Self::SwarmLeaderOff | Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => {
-                (35, 30)
+                (20, 20)
             }
-            Self::WorkerOff => (15, 8),
-            Self::CablePulled | Self::ConsulDown => (30, 12),
+            Self::CablePulled | Self::ConsulDown => (30, 6),
             // Ten seconds until it is ended, and then it is replaced.
-            Self::ReplicaHung => (25, 20),
-            Self::RedisMasterHung | Self::RedisMasterKilled => (15, 8),
-            Self::ScalerHung => (25, 16),
-            Self::EngineHung | Self::DiskFull => (20, 8),
-            Self::RollingUpdate | Self::ScaleIn => (20, 15),
-            _ => (15, 8),
+            Self::ReplicaHung => (25, 12),
+            Self::ScalerHung => (25, 6),
+            // Until another master is elected, or a look-up of an engine that hangs has ended.
+            Self::RedisMasterHung | Self::RedisMasterKilled => (15, 6),
+            Self::EngineHung | Self::DiskFull => (20, 6),
+            // One replica after the other, each with its drain.
+            Self::RollingUpdate | Self::ScaleIn => (20, 10),
+            _ => (15, 4),
         };
         Duration::from_secs(if short { brief } else { long })
+    }
+
+    /// How long it lasts at most: where the stack is not whole by [`Fault::lasts`], it has to come back by itself meanwhile.
+    pub fn patience(self, short: bool) -> Duration {
+        let promised = self.redundancy(short).map_or(Duration::ZERO, Duration::from_secs_f64);
+        match self {
+            // The managers elect a leader first, twice where their votes are split.
+            Self::SwarmLeaderOff | Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => {
+                Duration::from_secs(60)
+            }
+            // Taken back when its promise is kept, rather than when it might have been broken.
+            _ if short => promised.max(self.lasts(short)),
+            _ => self.lasts(short),
+        }
+    }
+
+    /// Why it is no part of a short run, where it is none.
+    pub fn left_to_long_runs(self) -> Option<&'static str> {
+        match self {
+            Self::SwarmLeaderOff | Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => {
+                Some("a manager that was off needs up to two minutes to be a full member again")
+            }
+            Self::ClockAhead => Some("every component is rolled out twice for it"),
+            _ => None,
+        }
+    }
+
+    /// The faults of a run that names none.
+    pub fn of_run(short: bool) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|fault| !short || fault.left_to_long_runs().is_none()).collect()
     }
 
     /// What is promised of GETs.
@@ -153,20 +184,27 @@ impl Fault {
     }
 
     /// Within how many seconds the stack must be whole again; `None` where nothing of it is lost, or it is whole only
-    /// when the fault is taken back.
-    pub fn redundancy(self) -> Option<f64> {
-        match self {
-            Self::WorkerOff => Some(5.0),
-            Self::SwarmLeaderOff => Some(30.0),
-            // Each of these may lead the Swarm as well.
-            Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => Some(30.0),
-            Self::ReplicaKilled => Some(5.0),
+    /// when the fault is taken back. A short run allows for a machine that does other things meanwhile.
+    pub fn redundancy(self, short: bool) -> Option<f64> {
+        let within = match self {
+            Self::WorkerOff => 5.0,
+            Self::SwarmLeaderOff => 30.0,
+            // Each of these may lead the Swarm as well. Where the election itself took longer, `AFTER_ELECTION` is allowed.
+            Self::GatewayHostOff | Self::RedisMasterOff | Self::ConsulLeaderOff => 30.0,
+            Self::ReplicaKilled => 5.0,
             // Silent for 10 s before it is ended, as an instance that is merely slow must not be.
-            Self::ReplicaHung => Some(20.0),
-            _ => None,
-        }
+            Self::ReplicaHung => 20.0,
+            _ => return None,
+        };
+        Some(if short { within * BUSY } else { within })
     }
 }
+
+/// Seconds from the election of a Swarm's leader until the stack is whole: the dispatcher of a new leader waits for six
+/// heartbeats of 1 s and a bit before it calls a node down (7.8 s measured), then a replica starts.
+pub const AFTER_ELECTION: f64 = 12.0;
+/// How much longer a machine with other work may take.
+const BUSY: f64 = 3.0;
 
 impl FromStr for Fault {
     type Err = String;
@@ -187,7 +225,25 @@ mod tests {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(fault));
             assert!(fault.lasts(true) <= fault.lasts(false) && fault.lasts(false) <= Duration::from_secs(35));
+            for short in [true, false] {
+                let (lasts, patience) = (fault.lasts(short), fault.patience(short));
+                assert!(lasts <= patience && patience <= Duration::from_secs(60), "{}", fault.name());
+            }
         }
         assert!("rain".parse::<Fault>().unwrap_err().contains("worker-off"));
+    }
+
+    #[test]
+    fn a_short_run_leaves_out_what_says_why_and_is_more_patient() {
+        let short = Fault::of_run(true);
+        assert_eq!(Fault::of_run(false), Fault::ALL);
+        for fault in Fault::ALL {
+            assert_eq!(short.contains(&fault), fault.left_to_long_runs().is_none(), "{}", fault.name());
+            let (short, long) = (fault.redundancy(true), fault.redundancy(false));
+            assert!(short.is_none() == long.is_none() && short >= long, "{}", fault.name());
+        }
+        // Without the waits between them: what `./test.sh` spends on it.
+        let lasts: Duration = short.iter().map(|fault| fault.lasts(true)).sum();
+        assert!(short.len() >= 18 && lasts < Duration::from_secs(130), "{} faults, {lasts:?}", short.len());
     }
 }

@@ -29,6 +29,8 @@ pub struct Row {
     /// Seconds from the strike until as many replicas as wanted took traffic again; 0 if always; absent if not before
     /// the fault was taken back.
     pub redundancy_seconds: Option<f64>,
+    /// Of that, until the Swarm had a leader again, where its leader was hit: no setting of Docker's makes that shorter.
+    pub swarm_leader_seconds: Option<f64>,
     /// Why it was left out, if it was.
     pub skipped: Option<String>,
     /// Failures by kind.
@@ -155,7 +157,9 @@ impl fmt::Display for Report {
     }
 }
 
-fn cells(row: &Row) -> [String; 9] {
+fn cells(row: &Row) -> [String; 10] {
+    let seconds =
+        |seconds: Option<f64>| seconds.map_or_else(|| "-".into(), |seconds| format!("{seconds:.1} s"));
     [
         row.name.clone(),
         row.requests.to_string(),
@@ -164,7 +168,8 @@ fn cells(row: &Row) -> [String; 9] {
         row.lost_sessions.to_string(),
         format!("{}/{}", row.lost_views, row.doubled_views),
         format!("{:.1} s", row.longest_gap_ms as f64 / 1000.0),
-        row.redundancy_seconds.map_or_else(|| "-".into(), |seconds| format!("{seconds:.1} s")),
+        seconds(row.redundancy_seconds),
+        seconds(row.swarm_leader_seconds),
         // The beginning of a task's name says enough.
         row.victim.chars().take(30).collect(),
     ]
@@ -174,7 +179,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const HEAD: [(&str, usize); 9] = [
+const HEAD: [(&str, usize); 10] = [
     ("FAULT", 22),
     ("REQUESTS", 10),
     ("GETS", 6),
@@ -183,6 +188,7 @@ const HEAD: [(&str, usize); 9] = [
     ("VIEWS", 7),
     ("GAP", 9),
     ("WHOLE", 9),
+    ("ELECTED", 9),
     ("HIT", 32),
 ];
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:78rem;padding:0 1rem;color:#1c2024;background:#fff}\

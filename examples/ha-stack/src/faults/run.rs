@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
 
-use super::catalog::{Fault, Promise};
+use super::catalog::{AFTER_ELECTION, Fault, Promise};
 use super::redundancy::{Lost, Watched};
 use super::report::{Report, Row};
 use super::strike::World;
@@ -34,6 +35,18 @@ impl Default for Plan {
             posts: Some(20),
         };
         Self { habits, short: false }
+    }
+}
+
+impl Plan {
+    /// Load before the strike.
+    fn warm(&self) -> Duration {
+        Duration::from_secs(if self.short { 1 } else { 2 })
+    }
+
+    /// Load after the fault was taken back.
+    fn settle(&self) -> Duration {
+        Duration::from_secs(if self.short { 2 } else { 3 })
     }
 }
 
@@ -79,15 +92,18 @@ impl Suite<'_> {
     async fn one(&self, fault: Fault) -> Result<Row> {
         self.progress.heading(format!("{} ({} s)", fault.name(), fault.lasts(self.plan.short).as_secs()));
         self.whole(fault).await?;
-        if let Err(error) = self.world.prepare(fault).await {
-            let tidied = self.world.tidy(fault).await;
-            self.progress.line(format!("left out: {error:#}"));
-            tidied?;
-            return Ok(Row::skipped(fault.name(), format!("{error:#}")));
+        match self.world.prepare(fault).await {
+            Ok(false) => {}
+            Ok(true) => self.whole(fault).await?,
+            Err(error) => {
+                let tidied = self.world.tidy(fault).await;
+                self.progress.line(format!("left out: {error:#}"));
+                tidied?;
+                return Ok(Row::skipped(fault.name(), format!("{error:#}")));
+            }
         }
-        self.whole(fault).await?;
         let crowd = Crowd::gather(&self.world.platform.site(), self.plan.habits).await?;
-        tokio::time::sleep(WARM).await;
+        tokio::time::sleep(self.plan.warm()).await;
 
         let began = Instant::now();
         let struck = match self.world.strike(fault).await {
@@ -103,17 +119,27 @@ impl Suite<'_> {
         let mut row = Row { name: fault.name().into(), victim: struck.victim.clone(), ..Row::default() };
         let mut watched = Watched::default();
         let (lost, wanted) = (struck.lost.clone(), struck.wanted as usize);
+        let election = struck.led_swarm.then(|| self.election(began, lost.clone()));
         let until = began + fault.lasts(self.plan.short);
         self.watch(&mut watched, began, until, wanted, &lost).await;
+        while !watched.is_whole() && began.elapsed() < fault.patience(self.plan.short) {
+            self.watch(&mut watched, began, Instant::now() + LOOK, wanted, &lost).await;
+        }
+        if let Some(mut election) = election {
+            row.swarm_leader_seconds = election.try_join_next().and_then(Result::ok);
+        }
         row.redundancy_seconds = watched.seconds();
         row.said = watched.said();
         if let Some(seconds) = row.redundancy_seconds {
             self.progress.line(format!("whole after {seconds:.1} s"));
         }
+        if let Some(seconds) = row.swarm_leader_seconds {
+            self.progress.line(format!("the Swarm had a leader again after {seconds:.1} s"));
+        }
 
         // The users go on while the fault is taken back: that must cost them nothing either.
         let undone = tokio::time::timeout(UNDO, self.world.undo(struck)).await;
-        let settled = Instant::now() + SETTLE;
+        let settled = Instant::now() + self.plan.settle();
         self.watch(&mut Watched::default(), began, settled, wanted, &Lost::default()).await;
         let struck_until = Instant::now();
         let ledger = crowd.disperse().await.with_context(|| format!("the users of {}", fault.name()))?;
@@ -138,7 +164,9 @@ impl Suite<'_> {
             // Each user has one connection.
             Promise::OnePerConnection => self.plan.habits.visitors as u64,
         };
-        row.judge(may_fail, fault.redundancy());
+        let promised = fault.redundancy(self.plan.short);
+        let after_election = row.swarm_leader_seconds.map_or(0.0, |elected| elected + AFTER_ELECTION);
+        row.judge(may_fail, promised.map(|within| within.max(after_election)));
         self.progress.line(format!(
             "{} requests; failed: {} GETs, {} POSTs; nobody served for {:.1} s at most",
             row.requests,
@@ -159,6 +187,22 @@ impl Suite<'_> {
             watched.look(since, &views, wanted, lost);
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Seconds from the strike until the managers that are left say that one of them leads. Ends with what it gives.
+    fn election(&self, began: Instant, lost: Lost) -> JoinSet<f64> {
+        let lab = self.world.lab.clone();
+        let mut asking = JoinSet::new();
+        asking.spawn(async move {
+            loop {
+                let leader = lab.leaders().await.ok().and_then(|leaders| leaders.swarm);
+                if leader.is_some_and(|host| !lost.hosts.contains(&host)) {
+                    return began.elapsed().as_secs_f64();
+                }
+                tokio::time::sleep(2 * LOOK).await;
+            }
+        });
+        asking
     }
 
     /// Waits until everything that the next fault may hit is well: lab, gateways and replicas.
@@ -221,11 +265,7 @@ impl Suite<'_> {
     }
 }
 
-/// Load before the strike.
-const WARM: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(100);
-/// Load after the fault was taken back.
-const SETTLE: Duration = Duration::from_secs(3);
 /// A manager that was off for long may take a minute to be a full member again.
 const UNDO: Duration = Duration::from_secs(150);
 const WHOLE: Duration = Duration::from_secs(150);

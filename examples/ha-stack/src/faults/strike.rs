@@ -35,6 +35,8 @@ pub struct Struck {
     pub lost: Lost,
     /// Replicas that are wanted from now on.
     pub wanted: u32,
+    /// Whether the Swarm's leader lost its power.
+    pub led_swarm: bool,
     undo: Undo,
 }
 
@@ -61,12 +63,16 @@ impl World<'_> {
         let leaders = self.platform.settled_leaders().await?;
         let led =
             |who: &Option<String>, what: &str| who.clone().with_context(|| format!("{what} has no leader"));
+        let power_off = async |host: String| {
+            let led_swarm = leaders.swarm.as_ref() == Some(&host);
+            Ok(Struck { led_swarm, ..self.power_off(host).await? })
+        };
         match fault {
-            Fault::WorkerOff => self.power_off(self.bystander().await?).await,
-            Fault::SwarmLeaderOff => self.power_off(led(&leaders.swarm, "the Swarm")?).await,
-            Fault::GatewayHostOff => self.power_off(self.gateway_host().await?).await,
-            Fault::RedisMasterOff => self.power_off(led(&leaders.redis, "Redis")?).await,
-            Fault::ConsulLeaderOff => self.power_off(led(&leaders.consul, "Consul")?).await,
+            Fault::WorkerOff => power_off(self.bystander().await?).await,
+            Fault::SwarmLeaderOff => power_off(led(&leaders.swarm, "the Swarm")?).await,
+            Fault::GatewayHostOff => power_off(self.gateway_host().await?).await,
+            Fault::RedisMasterOff => power_off(led(&leaders.redis, "Redis")?).await,
+            Fault::ConsulLeaderOff => power_off(led(&leaders.consul, "Consul")?).await,
             Fault::CablePulled => {
                 let host = self.bystander().await?;
                 self.lab.cut(&host).await?;
@@ -178,18 +184,19 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What must be there before a fault can be brought about; says why it can't be.
+    /// Sees to what must be there before a fault can be brought about. Whether that changed the stack.
     ///
     /// # Errors
-    /// When it can't be.
-    pub async fn prepare(&self, fault: Fault) -> Result<()> {
-        if fault == Fault::ClockAhead {
-            for host in self.lab.hosts() {
-                self.set_clock(&host.name, "+0").await?;
-            }
-            self.platform.fake_clocks(true).await?;
+    /// When it can't be, with the reason.
+    pub async fn prepare(&self, fault: Fault) -> Result<bool> {
+        if fault != Fault::ClockAhead {
+            return Ok(false);
         }
-        Ok(())
+        for host in self.lab.hosts() {
+            self.set_clock(&host.name, "+0").await?;
+        }
+        self.platform.fake_clocks(true).await?;
+        Ok(true)
     }
 
     /// Takes back what [`World::prepare`] did.
@@ -204,7 +211,7 @@ impl World<'_> {
     }
 
     fn struck(&self, victim: &str, lost: Lost, undo: Undo) -> Struck {
-        Struck { victim: victim.into(), lost, wanted: self.replicas, undo }
+        Struck { victim: victim.into(), lost, wanted: self.replicas, led_swarm: false, undo }
     }
 
     async fn power_off(&self, host: String) -> Result<Struck> {
