@@ -89,6 +89,19 @@ pub struct NewToken {
     local: bool,
     #[serde(rename = "ExpirationTTL", skip_serializing_if = "Option::is_none")]
     expiration_ttl: Option<String>,
+    #[serde(rename = "SecretID", skip_serializing_if = "Option::is_none")]
+    secret: Option<Hidden>,
+}
+
+/// Sent, and never shown.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,6 +114,13 @@ impl NewToken {
     /// A note for people.
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.description = Some(text.into());
+        self
+    }
+
+    /// Has this secret, a UUID that nobody else can guess, rather than one that Consul draws: where whoever is to use the
+    /// token was given it before. Refused when there is a token with it.
+    pub fn secret(mut self, secret: impl Into<String>) -> Self {
+        self.secret = Some(Hidden(secret.into()));
         self
     }
 
