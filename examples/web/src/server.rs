@@ -34,7 +34,9 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let store = session_store::connect(&settings.session).await.context("bad --session")?;
+    let url = settings.session_url();
+    let url = url.with_context(|| format!("--session-file is {:?}", settings.session_file))?;
+    let store = session_store::connect(&url).await.context("bad --session")?;
     let drain = Duration::from_secs(settings.drain);
     let address = listener.local_addr().context("the listener has no address")?;
     tracing::info!(%address, instance = settings.instance, host = settings.host, ?store, "serving");

@@ -1,7 +1,7 @@
 //! What an instance can be told, by flag or environment; flags win.
 
 use session_store::Lifetime;
-use std::{fmt, time::Duration};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 /// Settings of one instance.
 #[derive(clap::Args, Clone)]
@@ -9,6 +9,10 @@ pub struct Settings {
     /// Where sessions live: redis://HOST:PORT, redis+sentinel://HOST,HOST,HOST/MASTER, HOST:PORT, sqlite:PATH or memory:
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true, default_value = "memory:")]
     pub session: String,
+
+    /// A file with that URL, such as a Swarm secret; wins over --session
+    #[arg(long, value_name = "FILE", env = "REDIS_URL_FILE")]
+    pub session_file: Option<PathBuf>,
 
     /// Seconds after which an unused session ends
     #[arg(long, value_name = "SECONDS", default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
@@ -36,6 +40,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The session store's URL, which may hold a password: from the file, if one is named.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn session_url(&self) -> io::Result<String> {
+        match &self.session_file {
+            Some(file) => Ok(std::fs::read_to_string(file)?.trim().to_owned()),
+            None => Ok(self.session.clone()),
+        }
+    }
+
     /// The lifetime of sessions: idle as set, and a day in all, or longer where idle is.
     #[must_use]
     pub fn lifetime(&self) -> Lifetime {
@@ -49,6 +64,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             session: "memory:".into(),
+            session_file: None,
             session_lifetime: 3000,
             listen: "127.0.0.1:8080".into(),
             instance: machine_name(),
@@ -77,4 +93,22 @@ fn machine_name() -> String {
     let names = [std::fs::read_to_string("/proc/sys/kernel/hostname").ok(), std::env::var("HOSTNAME").ok()];
     let mut names = names.into_iter().flatten().map(|name| name.trim().to_owned());
     names.find(|name| !name.is_empty()).unwrap_or_else(|| "web".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_file_wins_and_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("redis-url");
+        std::fs::write(&file, "redis://web:hunter2@h\n").unwrap();
+        let settings = Settings { session_file: Some(file), ..Settings::default() };
+        assert_eq!(settings.session_url().unwrap(), "redis://web:hunter2@h");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert_eq!(Settings::default().session_url().unwrap(), "memory:");
+        let gone = Settings { session_file: Some(folder.path().join("gone")), ..Settings::default() };
+        assert!(gone.session_url().is_err());
+    }
 }
