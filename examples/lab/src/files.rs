@@ -83,6 +83,8 @@ pub(crate) fn daemon_json(host: &Host, folder: &Folder) -> String {
         "bip": host.container_bridge(),
         "cgroup-parent": format!("/{}", host.unit()),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        // No program in a container gains rights by starting another one. Swarm's specs can say it since Docker 25 only.
+        "no-new-privileges": true,
         // The log of a container that talks a lot must not fill the disk.
         "log-opts": { "max-size": "10m", "max-file": "2" },
     })
