@@ -1,4 +1,4 @@
-//! The whole stack from one stack file: what `ha-stack deploy` fills in, and the images that it makes.
+//! The whole stack from one stack file: what `ha-stack deploy` fills in, and the images and secrets that it makes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use swarm_client::Node;
 use swarm_client::stack::compose::Context;
 use swarm_client::stack::{PlanOptions, Stack};
+
+pub mod certificates;
+pub mod rights;
+pub mod secrets;
 
 use crate::images::others::OTHERS;
 use crate::images::{Build, Bundle, IMAGES};
@@ -54,6 +58,8 @@ pub struct Deployment {
     pub stack: Stack,
     /// The images that the file asked for by variables that nobody set.
     pub builds: Vec<Build>,
+    /// The secrets that the file asked for by variables that nobody set, without the stack's name.
+    pub secrets: BTreeSet<&'static str>,
 }
 
 /// Reads a stack file. Variables come from `environment` first, then from here; files that it names lie in `folder`.
@@ -71,9 +77,14 @@ pub fn read(
     let asked: RefCell<BTreeMap<String, Build>> = RefCell::default();
     let problem: RefCell<Option<anyhow::Error>> = RefCell::default();
     let bundle: RefCell<Option<Bundle>> = RefCell::default();
+    let secrets: RefCell<BTreeSet<&'static str>> = RefCell::default();
     let variable = |variable: &str| -> Option<String> {
         if let Some(value) = environment(variable).or_else(|| hosts.get(variable).cloned()) {
             return Some(value);
+        }
+        if let Some(secret) = secrets::asked_by(variable) {
+            secrets.borrow_mut().insert(secret);
+            return Some(secrets::full_name(name, secret));
         }
         let image = variable.strip_suffix("_IMAGE")?.to_ascii_lowercase();
         if let Some(build) = asked.borrow().get(&image) {
@@ -97,7 +108,7 @@ pub fn read(
     if let Some(problem) = problem.take() {
         return Err(problem);
     }
-    Ok(Deployment { stack, builds: asked.take().into_values().collect() })
+    Ok(Deployment { stack, builds: asked.take().into_values().collect(), secrets: secrets.take() })
 }
 
 /// What others write on the stack's services.
@@ -126,6 +137,7 @@ fn host_variables(name: &str, members: &[Member]) -> BTreeMap<String, String> {
         ("STACK".to_owned(), name.to_owned()),
         ("SERVERS".to_owned(), members.len().to_string()),
         ("SCALERS_PER_HOST".to_owned(), if members.len() > 1 { "1" } else { "2" }.to_owned()),
+        ("DOCKER_USER".to_owned(), docker_user(std::fs::read_to_string("/etc/group").ok().as_deref())),
     ]);
     let addresses: Vec<&str> = members.iter().map(|member| member.address.as_str()).collect();
     all.insert("ADDRESSES".into(), addresses.join("|"));
@@ -135,6 +147,16 @@ fn host_variables(name: &str, members: &[Member]) -> BTreeMap<String, String> {
         all.insert(format!("ADDRESS_{place}"), member.address.clone());
     }
     all
+}
+
+/// Who may open the engine's socket: nobody's user in the group that Docker gives it, as this machine has it; root where
+/// there is no such group.
+fn docker_user(groups: Option<&str>) -> String {
+    let docker = groups.and_then(|groups| groups.lines().find(|line| line.starts_with("docker:")));
+    match docker.and_then(|line| line.split(':').nth(2)?.parse::<u32>().ok()) {
+        Some(group) => format!("65534:{group}"),
+        None => "0:0".to_owned(),
+    }
 }
 
 const PLACES: usize = 3;
@@ -170,6 +192,35 @@ mod tests {
         assert!(container.args.iter().any(|arg| arg.contains("^(198.18.0.10|198.18.0.11|198.18.0.12)(/|$)")));
         assert!(container.args.contains(&"-bootstrap-expect=3".to_owned()));
         assert_eq!(services["web"].replicas(), Some(2));
+        let all: BTreeSet<&str> = secrets::REDIS.into_iter().chain(secrets::CONSUL).collect();
+        assert_eq!(read.secrets, all, "each secret that is made is used");
+    }
+
+    /// What every service of the file keeps to; `test.sh` looks at the processes themselves.
+    #[test]
+    fn no_service_may_write_its_image_or_has_a_capability_or_is_root() {
+        let read = read("ha", OWN_FILE, Path::new("."), &hosts(&["a", "b", "c"]), &images).unwrap();
+        for (key, spec) in read.stack.services() {
+            let container = spec.task_template.container_spec.clone().unwrap();
+            assert_eq!(container.read_only, Some(true), "{key}");
+            assert_eq!(container.rest["CapabilityDrop"], serde_json::json!(["ALL"]), "{key}");
+            let user = container.user.unwrap_or_default();
+            assert!(!user.is_empty(), "{key} runs as whatever its image says");
+            let socket = container.mounts.iter().any(|m| m.target.as_deref() == Some("/var/run/docker.sock"));
+            assert!(socket || user == "65534:65534", "{key} runs as {user}");
+            for secret in &container.secrets {
+                let file = secret.file.clone().unwrap();
+                assert!(user.starts_with(&format!("{}:", file.uid)) || socket, "{key}: {}", secret.name);
+                assert_eq!(file.mode & 0o007, 0, "{key}: everybody may read {}", secret.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_sockets_group_is_this_machines() {
+        assert_eq!(docker_user(Some("root:x:0:\ndocker:x:998:ada,grace\n")), "65534:998");
+        assert_eq!(docker_user(Some("dockerroot:x:7:\n")), "0:0");
+        assert_eq!(docker_user(None), "0:0");
     }
 
     #[test]

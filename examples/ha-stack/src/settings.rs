@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -42,6 +43,9 @@ pub struct Backends {
     /// The token for Consul
     #[arg(long, env = "CONSUL_HTTP_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
     pub consul_token: Option<Secret>,
+    /// A file with that token, such as a Swarm secret, read anew when Consul denies what it held; wins over --consul-token
+    #[arg(long, env = "CONSUL_HTTP_TOKEN_FILE", value_name = "FILE", hide_env_values = true, global = true)]
+    pub consul_token_file: Option<PathBuf>,
     /// The session store: redis://HOST:PORT or redis+sentinel://A,B,C/NAME
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub redis: Option<Secret>,
@@ -160,7 +164,10 @@ impl Backends {
     /// When the address is not one.
     pub fn consul(&self) -> Result<consul_client::Client> {
         let mut builder = consul_client::Client::builder().address(self.consul_address());
-        if let Some(token) = self.consul_token() {
+        let file = self.consul_token_file.as_ref().filter(|file| !file.as_os_str().is_empty());
+        if let Some(file) = file {
+            builder = builder.token_file(file);
+        } else if let Some(token) = self.consul_token() {
             builder = builder.token(token.expose());
         }
         builder.build().with_context(|| format!("--consul (CONSUL_HTTP_ADDR) is {:?}", self.consul_shown()))

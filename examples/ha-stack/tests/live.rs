@@ -21,6 +21,8 @@ mod page;
 mod prometheus;
 #[path = "render/proxies.rs"]
 mod proxies;
+#[path = "deploy/rights.rs"]
+mod rights;
 #[path = "dashboard/scripted.rs"]
 mod scripted;
 #[path = "gateway/services.rs"]

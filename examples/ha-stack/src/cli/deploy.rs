@@ -1,5 +1,6 @@
 //! `ha-stack deploy` and `ha-stack remove`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use swarm_client::stack::{Applied, Plan, Stack};
 
-use crate::deploy::{self, Deployment};
+use crate::deploy::{self, Deployment, secrets};
 use crate::images::engines;
 use crate::progress::Progress;
-use crate::settings::{Backends, shown};
+use crate::settings::{Backends, Secret, shown};
 
 /// Flags of `deploy`.
 #[derive(Args, Debug)]
@@ -61,8 +62,16 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
     let swarm = Box::pin(connect(backends)).await?;
     let members = deploy::members(&swarm.nodes().list().await?)?;
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let Deployment { stack, builds } = deploy::read(&args.name, &text, folder, &members, &environment)?;
+    let Deployment { mut stack, builds, secrets: asked } =
+        deploy::read(&args.name, &text, folder, &members, &environment)?;
 
+    let missing = missing_secrets(&swarm, &args.name, &asked).await?;
+    if args.dry_run {
+        // They are not there yet: what the plan would be with them, under names that it makes up.
+        stack = missing.iter().copied().flatten().fold(stack, |stack, name| stack.secret(*name, ""));
+    } else {
+        make_secrets(&swarm, &args.name, &missing, backends, &progress).await?;
+    }
     let plan = Box::pin(stack.plan(&swarm, &deploy::plan_options())).await?;
     println!("{plan}");
     if args.dry_run || plan.is_empty() {
@@ -88,7 +97,8 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes all that has the stack's name, but its volumes, which hold users' sessions.
+/// Removes all that has the stack's name, with the secrets that [`deploy`] made, but not its volumes, which hold users'
+/// sessions.
 ///
 /// # Errors
 /// When the Swarm can't be reached, there is no such stack, or its tasks don't end.
@@ -96,6 +106,10 @@ pub async fn remove(args: RemoveArgs, backends: &Backends) -> Result<ExitCode> {
     let progress = Progress::new();
     let swarm = Box::pin(connect(backends)).await?;
     let plan = Box::pin(Stack::new(&args.name).plan(&swarm, &deploy::plan_options())).await?;
+    if plan.is_empty() && secrets::remove(&swarm, &args.name).await? > 0 {
+        progress.line("its secrets were left, and are gone");
+        return Ok(ExitCode::SUCCESS);
+    }
     ensure!(
         !plan.is_empty(),
         "the Swarm has no stack {} (--name): `docker stack ls` lists those that it has",
@@ -104,8 +118,47 @@ pub async fn remove(args: RemoveArgs, backends: &Backends) -> Result<ExitCode> {
     println!("{plan}");
     let step = progress.step(format!("removing the stack {}", args.name));
     Box::pin(plan.prune(&swarm, Duration::from_secs(args.deadline))).await?;
+    secrets::remove(&swarm, &args.name).await?;
     step.done("gone; its volumes stay: `docker volume ls` on each host lists them");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn missing_secrets(
+    swarm: &swarm_client::Client,
+    stack: &str,
+    asked: &BTreeSet<&'static str>,
+) -> Result<Vec<&'static [&'static str]>> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let there = swarm.secrets().list().await?;
+    secrets::missing(stack, asked, &there.iter().map(|secret| secret.name().to_owned()).collect())
+}
+
+/// Makes them from this machine's source of randomness, and writes them nowhere but to the Swarm.
+async fn make_secrets(
+    swarm: &swarm_client::Client,
+    stack: &str,
+    groups: &[&'static [&'static str]],
+    backends: &Backends,
+    progress: &Progress,
+) -> Result<()> {
+    for group in groups {
+        let made = if *group == secrets::REDIS {
+            secrets::redis(rand::random)?
+        } else {
+            let token = backends.consul_token();
+            token.map_or(Ok(()), secrets::check_token)?;
+            secrets::consul(token.map(Secret::expose), rand::random)
+        };
+        secrets::create(swarm, stack, &made).await?;
+        progress.line(format!(
+            "{} secrets made: {}",
+            made.len(),
+            made.into_keys().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    Ok(())
 }
 
 async fn connect(backends: &Backends) -> Result<swarm_client::Client> {

@@ -62,7 +62,7 @@ enum Command {
         after_help = "Example:\n  ha-stack deploy --dry-run\n  ha-stack deploy --file shop.yml --name shop\nThe reference deployment is examples/ha-stack/deploy/ha-stack.yml: copy it and put your own site in."
     )]
     Deploy(deploy::DeployArgs),
-    /// Remove a stack; its volumes stay
+    /// Remove a stack and the secrets that were made for it; its volumes stay
     #[command(after_help = "Example:\n  ha-stack remove --name shop")]
     Remove(deploy::RemoveArgs),
     /// Let things go wrong in a lab, one after the other under steady load, and report what users saw
@@ -118,6 +118,9 @@ enum Command {
     /// Role: scale a service by its load
     #[command(after_help = "Example:\n  ha-stack scaler --service web --min 2 --max 6 --target 10")]
     Scaler(roles::scaler::ScalerArgs),
+    /// Role: keep Consul's policies, and the tokens of the other roles, as they should be
+    #[command(after_help = "Example:\n  ha-stack access --tokens /run/secrets/consul-tokens")]
+    Access(roles::access::AccessArgs),
     /// Role: the demo site
     #[command(after_help = "Example:\n  ha-stack web --session sqlite:sessions.db --listen 127.0.0.1:8080")]
     Web(web::Settings),
@@ -227,6 +230,7 @@ impl Command {
             Self::Gateway(args) => return roles::gateway::run(args, &backends).await,
             Self::Registrar(args) => return roles::registrar::run(args, &backends).await,
             Self::Scaler(args) => return roles::scaler::run(args, &backends).await,
+            Self::Access(args) => return roles::access::run(args, &backends).await,
             Self::Web(settings) => {
                 web::run(settings).await?;
                 return Ok(ExitCode::SUCCESS);
@@ -259,6 +263,7 @@ impl Command {
             Self::Gateway(_)
             | Self::Registrar(_)
             | Self::Scaler(_)
+            | Self::Access(_)
             | Self::Web(_)
             | Self::Replica(_)
             | Self::Replay(_) => Ok(ExitCode::SUCCESS),

@@ -18,6 +18,8 @@ pub struct Other {
     pub setting: &'static str,
     /// Its Dockerfile.
     dockerfile: &'static str,
+    /// Files that it only reads.
+    fixed: &'static [(&'static str, &'static str)],
     /// Files that the program may write, and whose folders are its own.
     own: &'static [(&'static str, &'static str)],
 }
@@ -29,6 +31,10 @@ pub const OTHERS: [Other; 2] = [
         program: "redis-server",
         setting: "REDIS_BIN",
         dockerfile: include_str!("../../images/redis/Dockerfile"),
+        fixed: &[
+            ("etc/redis/secure.conf", include_str!("../../images/redis/secure.conf")),
+            ("etc/redis/secure-sentinel.conf", include_str!("../../images/redis/secure-sentinel.conf")),
+        ],
         own: &[
             ("data/redis.conf", include_str!("../../images/redis/redis.conf")),
             ("data/sentinel.conf", include_str!("../../images/redis/sentinel.conf")),
@@ -39,6 +45,7 @@ pub const OTHERS: [Other; 2] = [
         program: "consul",
         setting: "CONSUL_BIN",
         dockerfile: include_str!("../../images/consul/Dockerfile"),
+        fixed: &[],
         // An empty folder is not in a tar.
         own: &[("consul/data/.keep", "")],
     },
@@ -59,7 +66,8 @@ impl Other {
                  is in {setting}, or name an image that your engines can pull in {image}_IMAGE"
             )
         })?;
-        let files = rootfs::collect(program, &found)?;
+        let mut files = rootfs::collect(program, &found)?;
+        files.extend(self.fixed.iter().map(|(path, content)| rootfs::text(path, content)));
         let own: Vec<_> = self.own.iter().map(|(path, content)| rootfs::text(path, content)).collect();
         let context = rootfs::context(self.dockerfile, &files, &own)
             .with_context(|| format!("the build context of {name} can't be written"))?;

@@ -3,6 +3,7 @@
 //! Each role serves until SIGTERM or SIGINT, then ends in order. A role that loses Swarm or Consul goes on with what it
 //! last knew and says so in its log.
 
+pub mod access;
 pub mod admin;
 mod consul_lease;
 pub mod coordination;

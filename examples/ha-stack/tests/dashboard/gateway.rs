@@ -26,13 +26,18 @@ pub(crate) fn start(command: &mut Command) -> Ending {
 
 /// An agent of its own that leads, its address, and a client of it.
 pub(crate) async fn consul(folder: &std::path::Path) -> (Ending, String, Client) {
+    consul_with(folder, &[]).await
+}
+
+/// The same with more flags.
+pub(crate) async fn consul_with(folder: &std::path::Path, more: &[String]) -> (Ending, String, Client) {
     let program = std::env::var_os("CONSUL_BIN").unwrap_or_else(|| "consul".into());
     let [http, server, serf] = [free_address(), free_address(), free_address()].map(|address| address.port());
     let ports = format!("ports {{ http={http} server={server} serf_lan={serf} serf_wan=-1 dns=-1 grpc=-1 }}");
     let mut command = Command::new(program);
     command.args(["agent", "-server", "-bootstrap-expect", "1", "-node", "h1", "-bind", "127.0.0.1"]);
     command.args(["-client", "127.0.0.1", "-hcl", &ports, "-hcl", "disable_update_check = true"]);
-    command.args(["-hcl", "performance { raft_multiplier = 1 }", "-data-dir"]).arg(folder);
+    command.args(["-hcl", "performance { raft_multiplier = 1 }", "-data-dir"]).arg(folder).args(more);
     let (agent, address) = (start(&mut command), format!("http://127.0.0.1:{http}"));
     let client = Client::builder().address(&address).build().unwrap();
     eventually("consul leads", async || client.status().leader().await.is_ok_and(|leader| leader.is_some()))

@@ -16,7 +16,8 @@ use clap::Parser;
 use crate::up::free_address;
 
 /// Pages whose commands need somebody's cluster or certificates.
-const UNDERSTOOD: &[&str] = &["three-hosts.md", "without-consul.md", "compose.md", "certificates.md"];
+const UNDERSTOOD: &[&str] =
+    &["three-hosts.md", "without-consul.md", "compose.md", "certificates.md", "security.md"];
 
 struct Block {
     needs: String,
