@@ -167,25 +167,34 @@ without_consul() {
   for host in h1 h2 h3; do lab daemon "$host" consul stop || return 1; done
   told demo --platform swarm --discovery swarm --no-faults --zero
 }
+# Every fault that takes no minutes, in its short form: `ha-stack faults --list --short` says which, and why others are not.
+faults_and_without_consul() {
+  if [ "$mode" != --long ]; then told faults --platform swarm --short || return 1; fi
+  without_consul
+}
 for round in $(seq "$rounds"); do
   afterwards=
-  [ "$round" -ne 1 ] || afterwards=without_consul
-  step "demo on a Swarm of three hosts, round $round of $rounds" in_lab "" demo --platform swarm
+  [ "$round" -ne 1 ] || afterwards=faults_and_without_consul
+  step "demo on a Swarm of three hosts, then its faults and without Consul, round $round of $rounds" in_lab "" demo --platform swarm
   afterwards=
 done
 # The reference deployment on hosts that have an engine and nothing else.
 deployed() {
   lab up || return 1
   ours=1
-  local exports host daemon env=DOCKER_HOST,HA_STACK_ENGINES,CONSUL_BIN result=0
+  local exports host daemon env=DOCKER_HOST,HA_STACK_ENGINES,CONSUL_BIN,CONSUL_HTTP_TOKEN result=0
   exports=$(lab env) || return 1
   eval "$exports"
   for host in h1 h2 h3; do
     for daemon in consul redis sentinel; do lab daemon "$host" "$daemon" stop || return 1; done
   done
+  # A token of ours: with one that is drawn, nobody but the roles could ask Consul.
+  export CONSUL_HTTP_TOKEN
+  CONSUL_HTTP_TOKEN=$(cat /proc/sys/kernel/random/uuid)
   local stack=(target/release/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && found && second_site && "${stack[@]}" remove || result=1
+  "${stack[@]}" deploy && logs_in && unchanged && found && confined && second_site && "${stack[@]}" remove || result=1
+  unset CONSUL_HTTP_TOKEN
   lab down || result=1
   ours=
   return "$result"
@@ -218,14 +227,41 @@ served_by() {
   echo "$1 is not served by $2 within a minute; the last answer: $said" >&2
   return 1
 }
-# On a host, where its Consul listens. The service is found, whatever the stack file calls it.
+# On a host, where its Consul listens, by the token that was chosen. The service is found, whatever the stack file calls it.
 found() {
-  local said
-  said=$(lab exec h1 -- "$PWD/target/release/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm) || return 1
+  local said status=("$PWD/target/release/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm)
+  said=$(lab exec h1 -- env CONSUL_HTTP_TOKEN="$CONSUL_HTTP_TOKEN" "${status[@]}") || return 1
   [[ $said == "ha_web on swarm: "* ]] || {
     echo "the status of the deployed stack is another one: $said" >&2
     return 1
   }
+}
+# What the processes of the stack may do, as the kernel has it; and what nobody may without a token or a password.
+confined() {
+  local host said all=""
+  # shellcheck disable=SC2016
+  local look='for id in $(docker ps -q); do
+    pid=$(docker inspect -f "{{.State.Pid}}" "$id")
+    name=$(docker inspect -f "{{index .Config.Labels \"com.docker.swarm.service.name\"}}" "$id")
+    read -r uid caps nnp < <(awk "/^Uid:/ {u = \$2} /^CapEff:/ {c = \$2} /^NoNewPrivs:/ {n = \$2} END {print u, c, n}" "/proc/$pid/status")
+    root=$(awk "\$2 == \"/\" {print substr(\$4, 1, 2)}" "/proc/$pid/mounts")
+    echo "$name uid=$uid caps=$((16#$caps)) no-new-privileges=$nnp root=$root"
+  done'
+  for host in h1 h2 h3; do
+    said=$(lab exec "$host" -- bash -c "$look") || return 1
+    all+=$said$'\n'
+  done
+  said=$(grep -v 'uid=65534 caps=0 no-new-privileges=1 root=ro$' <<<"$all" | grep . || true)
+  [ -z "$said" ] && [ "$(grep -c . <<<"$all")" -ge 20 ] || {
+    printf 'these may do more than they should, or too few run:\n%s\nall:\n%s\n' "$said" "$all" >&2
+    return 1
+  }
+  said=$(lab exec h1 -- curl -s -m 10 -o /dev/null -w '%{http_code}' -X PUT -d x http://127.0.0.1:8500/v1/kv/x) || return 1
+  [ "$said" = 403 ] || {
+    echo "Consul answers a write without a token with $said, not with 403" >&2
+    return 1
+  }
+  printf '%s processes are nobody, without a capability, on images that they cannot write\n' "$(grep -c . <<<"$all")"
 }
 # A user logs in and is known to the next request. New Sentinels take half a minute before they make replicas.
 logs_in() {

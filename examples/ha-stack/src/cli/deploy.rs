@@ -97,7 +97,7 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes all that has the stack's name, with the secrets that [`deploy`] made, but not its volumes, which hold users'
+/// Removes all that has the stack's name, with the secrets that [`deploy()`] made, but not its volumes, which hold users'
 /// sessions.
 ///
 /// # Errors
