@@ -98,7 +98,10 @@ async fn a_request_is_one_trace_from_the_gateway_to_the_store() {
             while let Some(above) = path.last().and_then(|seen| all.get(&seen.parent)) {
                 path.push(above.clone());
             }
-            if path.last().is_some_and(|first| first.parent.is_empty()) {
+            // The page that the log-in leads to counts a view: another request, another trace.
+            let is_login =
+                path.iter().any(|seen| seen.fields.get("route").is_some_and(|route| route == "/login"));
+            if is_login && path.last().is_some_and(|first| first.parent.is_empty()) {
                 return true;
             }
         }
@@ -112,7 +115,7 @@ async fn a_request_is_one_trace_from_the_gateway_to_the_store() {
         "{path:?}"
     );
     assert!(path.iter().all(|seen| seen.trace == path[0].trace && !strange.contains(&hex(&seen.trace))));
-    assert_eq!((path[1].fields["route"].as_str(), path[3].fields["method"].as_str()), ("/login", "POST"));
+    assert_eq!(path[3].fields["method"], "POST");
     assert!(!format!("{path:?}").contains("zoe"), "no value of a user leaves with a trace: {path:?}");
 }
 
