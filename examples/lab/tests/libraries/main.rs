@@ -24,9 +24,23 @@ use futures_util::FutureExt;
 use lab::{Host, Lab, Leaders};
 use support::{DownAtLast, image, left_overs};
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[ignore = "needs root and Docker: ./test.sh runs it"]
-async fn the_libraries_on_hosts_that_lose_their_power() {
+fn the_libraries_on_hosts_that_lose_their_power() {
+    // Built without optimisation, a walk of so many cases needs more stack than a test's thread has.
+    let on_its_thread = std::thread::Builder::new().stack_size(STACK).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(walk());
+    });
+    if let Err(panic) = on_its_thread.unwrap().join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Bytes.
+const STACK: usize = 64 << 20;
+
+async fn walk() {
     assert!(Lab::attach().unwrap().is_none(), "a lab is up, and this test needs one of its own: lab down");
     let _down = DownAtLast::new(env!("CARGO_BIN_EXE_lab"));
     // The lab's own steps among the cases' times.
