@@ -105,6 +105,7 @@ impl Suite<'_> {
         let crowd = Crowd::gather(&self.world.platform.site(), self.plan.habits).await?;
         tokio::time::sleep(self.plan.warm()).await;
 
+        let holder = self.world.lab.address_holder().await?;
         let began = Instant::now();
         let struck = match self.world.strike(fault).await {
             Ok(struck) => struck,
@@ -160,9 +161,10 @@ impl Suite<'_> {
             }
         }
         let may_fail = match fault.promise() {
-            Promise::None => 0,
+            // Whichever fault takes the host of the users' address takes their connections along.
+            Promise::None if !holder.is_some_and(|host| lost.hosts.contains(&host)) => 0,
             // Each user has one connection.
-            Promise::OnePerConnection => self.plan.habits.visitors as u64,
+            Promise::None | Promise::OnePerConnection => self.plan.habits.visitors as u64,
         };
         let promised = fault.redundancy(self.plan.short);
         let after_election = row.swarm_leader_seconds.map_or(0.0, |elected| elected + AFTER_ELECTION);
