@@ -15,27 +15,42 @@ use ha_stack::roles::access::{self, Tokens};
 use crate::gateway::{Ending, consul_with, eventually, start};
 use crate::up::free_address;
 
+/// A Consul that denies by default, with policies and tokens as the keeper makes them.
+struct Kept {
+    // Ends before its folder goes.
+    _agent: Ending,
+    address: String,
+    nobody: Client,
+    tokens: Tokens,
+    made: secrets::Made,
+    _folder: tempfile::TempDir,
+}
+
+impl Kept {
+    async fn start(management: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = secrets::consul(management, rand_bytes);
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("acl.json"), &made["consul-acl"]).unwrap();
+        std::fs::write(file("tokens"), &made["consul-tokens"]).unwrap();
+        let acl = ["-config-file".to_owned(), file("acl.json").display().to_string()];
+        let (agent, address, nobody) = consul_with(&file("data"), &acl).await;
+        let tokens = Tokens::read(&file("tokens")).unwrap();
+        eventually("all is made", async || access::ensure(&nobody, &tokens).await.is_ok()).await;
+        Self { _agent: agent, address, nobody, tokens, made, _folder: folder }
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
 async fn each_role_may_do_its_own_work_in_consul_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = secrets::consul(None, rand_bytes);
-    let file = |name: &str| folder.path().join(name);
-    std::fs::write(file("acl.json"), &made["consul-acl"]).unwrap();
-    std::fs::write(file("tokens"), &made["consul-tokens"]).unwrap();
-    let acl = ["-config-file".to_owned(), file("acl.json").display().to_string()];
-    let (_agent, address, nobody) = consul_with(&file("data"), &acl).await;
-    let tokens = Tokens::read(&file("tokens")).unwrap();
-    eventually("the keeper's token is known", async || access::ensure(&nobody, &tokens).await.is_ok()).await;
-    assert_eq!(
-        access::ensure(&nobody, &tokens).await.unwrap(),
-        Vec::<String>::new(),
-        "nothing is left to do"
-    );
+    let kept = Kept::start(None).await;
+    let Kept { address, nobody, tokens, made, .. } = &kept;
+    assert_eq!(access::ensure(nobody, tokens).await.unwrap(), Vec::<String>::new(), "nothing is left to do");
 
     let role = |name: &str| {
         let token = &made[format!("consul-{name}").as_str()];
-        Client::builder().address(&address).token(token).build().unwrap()
+        Client::builder().address(address).token(token).build().unwrap()
     };
     let [gateway, registrar, scaler] = ["gateway", "registrar", "scaler"].map(role);
     let service = |name: &str| {
@@ -69,7 +84,7 @@ async fn each_role_may_do_its_own_work_in_consul_and_nothing_else() {
 
     // What none of them may do.
     for (name, one) in
-        [("gateway", &gateway), ("registrar", &registrar), ("scaler", &scaler), ("nobody", &nobody)]
+        [("gateway", &gateway), ("registrar", &registrar), ("scaler", &scaler), ("nobody", nobody)]
     {
         let refused = [
             one.kv().put("elsewhere", "x").await.unwrap_err(),
@@ -102,21 +117,14 @@ async fn each_role_may_do_its_own_work_in_consul_and_nothing_else() {
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
 async fn a_policy_that_somebody_widened_is_corrected() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = secrets::consul(Some("5d1f8a3e-6a3b-4f53-9c1b-0f5f5a4d2c11"), rand_bytes);
-    let file = |name: &str| folder.path().join(name);
-    std::fs::write(file("acl.json"), &made["consul-acl"]).unwrap();
-    std::fs::write(file("tokens"), &made["consul-tokens"]).unwrap();
-    let acl = ["-config-file".to_owned(), file("acl.json").display().to_string()];
-    let (_agent, _, nobody) = consul_with(&file("data"), &acl).await;
-    let tokens = Tokens::read(&file("tokens")).unwrap();
-    eventually("all is made", async || access::ensure(&nobody, &tokens).await.is_ok()).await;
+    let kept = Kept::start(Some("5d1f8a3e-6a3b-4f53-9c1b-0f5f5a4d2c11")).await;
+    let (nobody, tokens) = (&kept.nobody, &kept.tokens);
     let person = nobody.with_token("5d1f8a3e-6a3b-4f53-9c1b-0f5f5a4d2c11").unwrap().acl();
     let list = person.policies().await.unwrap().value;
     let mut policy = list.into_iter().find(|policy| policy.name == "ha-stack-gateway").unwrap();
     policy.rules = "operator = \"write\"".into();
     person.update_policy(&policy).await.unwrap();
-    let done = access::ensure(&nobody, &tokens).await.unwrap();
+    let done = access::ensure(nobody, tokens).await.unwrap();
     assert_eq!(done, ["policy ha-stack-gateway: corrected"]);
     assert!(person.policy(&policy.id).await.unwrap().rules.contains("service \"ha-gateway\""));
 }
