@@ -101,8 +101,12 @@ const NOBODY: &str = "user default off resetkeys resetchannels -@all";
 
 /// A password as users' files have it: nobody who reads one learns it.
 fn hashed(password: &str) -> String {
-    let digest = Sha256::digest(password.as_bytes());
-    format!("#{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!("#{}", hex(&Sha256::digest(password.as_bytes())))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub fn check_token(token: &Secret) -> Result<()> {
 /// # Errors
 /// When no certificate can be made.
 pub fn redis(mut draw: impl FnMut() -> [u8; 32]) -> Result<Made> {
-    let mut password = || draw().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut password = || rights::hex(&draw());
     let [web, replica, sentinel, peer] = std::array::from_fn(|_| password());
     let hosts = PLACES.map(|place| format!("sentinel-{place}:26379")).join(",");
     let names: Vec<String> =
