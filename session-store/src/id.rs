@@ -52,6 +52,9 @@ impl fmt::Debug for SessionId {
 pub struct StoreKey([u8; 32]);
 
 impl StoreKey {
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "for names of Redis"))]
+    pub(crate) const TEXT: usize = ENCODED;
+
     /// A key from its bytes, as a store read them back.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -68,6 +71,13 @@ impl StoreKey {
     #[must_use]
     pub fn to_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// As [`to_text`](Self::to_text), into memory of [`TEXT`](Self::TEXT) bytes.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "for names of Redis"))]
+    pub(crate) fn write_text(&self, place: &mut [u8]) {
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, place);
+        debug_assert_eq!(written, Ok(Self::TEXT));
     }
 
     /// A key from [its text](Self::to_text); anything else is `None`.

@@ -6,7 +6,7 @@ use crate::{
     record::{Record, Value},
     sorted::Sorted,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Changes to some of a session's values. Later calls for a key replace or extend earlier ones.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -157,22 +157,22 @@ impl Patch {
 
     /// Sets a value.
     #[must_use]
-    pub fn set(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.put(key.into(), Change::Set(Value::Bytes(value.into())));
+    pub fn set(mut self, key: impl AsRef<str>, value: impl Into<Vec<u8>>) -> Self {
+        self.put(key.as_ref().into(), Change::Set(Value::Bytes(value.into().into())));
         self
     }
 
     /// Removes a value.
     #[must_use]
-    pub fn remove(mut self, key: impl Into<String>) -> Self {
-        self.put(key.into(), Change::Remove);
+    pub fn remove(mut self, key: impl AsRef<str>) -> Self {
+        self.put(key.as_ref().into(), Change::Remove);
         self
     }
 
     /// Adds to a counter, which starts at 0 and stops at the ends of `i64`.
     #[must_use]
-    pub fn add(mut self, key: impl Into<String>, number: i64) -> Self {
-        self.put(key.into(), Change::Add(number));
+    pub fn add(mut self, key: impl AsRef<str>, number: i64) -> Self {
+        self.put(key.as_ref().into(), Change::Add(number));
         self
     }
 
@@ -202,7 +202,7 @@ impl Patch {
         Op::Commit { base: None, patch: self, mode: Mode::Merge, id: Some(CommitId::random()) }
     }
 
-    pub(crate) fn put(&mut self, key: String, change: Change) {
+    pub(crate) fn put(&mut self, key: Arc<str>, change: Change) {
         let change = match (self.changes.remove(&key), change) {
             (Some(before), Change::Add(number)) => before.then_add(number),
             (_, change) => change,

@@ -23,15 +23,15 @@ pub struct Record {
     /// How long it lives.
     pub lifetime: Lifetime,
     /// Who is logged in.
-    pub principal: Option<String>,
+    pub principal: Option<Arc<str>>,
     /// Live, moved or ended.
     pub state: State,
     pub(crate) entries: Sorted<Entry>,
     /// Which keys were removed lately and in which version: a merge has to know.
-    pub(crate) removed: VecDeque<(String, u64)>,
+    pub(crate) removed: VecDeque<(Arc<str>, u64)>,
     /// Removals up to this version may be forgotten.
     pub(crate) removed_floor: u64,
-    pub(crate) applied: Arc<VecDeque<AppliedId>>,
+    pub(crate) applied: Arc<Vec<AppliedId>>,
     pub(crate) head: Head,
 }
 
@@ -99,8 +99,8 @@ pub enum State {
 /// A value of a session.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Bytes; the [`Session`](crate::layer) handle keeps JSON in them.
-    Bytes(Vec<u8>),
+    /// Bytes; the [`Session`](crate::layer) handle keeps JSON in them. Copies of a record share them.
+    Bytes(Arc<[u8]>),
     /// A number that concurrent requests add to without conflict.
     Counter(i64),
 }
@@ -141,7 +141,7 @@ impl AppliedId {
 impl Record {
     /// A new live record without values.
     #[must_use]
-    pub fn new(lifetime: Lifetime, principal: Option<String>, now: UnixMillis) -> Self {
+    pub fn new(lifetime: Lifetime, principal: Option<Arc<str>>, now: UnixMillis) -> Self {
         Self {
             version: 0,
             schema: 0,
@@ -175,7 +175,7 @@ impl Record {
 
     /// The keys that have a value.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(key, _)| key)
+        self.entries.iter().map(|(key, _)| &**key)
     }
 
     /// When the store may forget this record.

@@ -33,7 +33,7 @@ pub fn apply_op(record: Option<Record>, op: &Op, now: UnixMillis) -> Step {
     let Some(record) = record else {
         return match op {
             Op::Create { lifetime, principal, patch, id } => {
-                let fresh = Record::new(*lifetime, principal.clone(), now);
+                let fresh = Record::new(*lifetime, principal.as_deref().map(Into::into), now);
                 finish(fresh, patch, *id, now, false, Step::written)
             }
             _ => Step::refused(Outcome::Gone(Gone::Absent), None),
@@ -76,7 +76,7 @@ fn apply_live(mut record: Record, op: &Op, now: UnixMillis) -> Step {
         }
         Op::Rotate { to, principal, patch, grace, id } => {
             let old = record.clone();
-            let same_user = principal.is_none() || *principal == record.principal;
+            let same_user = principal.is_none() || principal.as_deref() == record.principal.as_deref();
             let leads = principal.is_none();
             if !same_user && record.principal.is_some() {
                 record = Record {
@@ -86,7 +86,7 @@ fn apply_live(mut record: Record, op: &Op, now: UnixMillis) -> Step {
                 };
             }
             if principal.is_some() {
-                record.principal.clone_from(principal);
+                record.principal = principal.as_deref().map(Into::into);
                 record.created_at = now;
             }
             finish(record, patch, *id, now, false, |new, outcome| {
@@ -172,14 +172,15 @@ impl Record {
 
     fn remember(&mut self, commit: AppliedId) {
         let recent = |known: &AppliedId| commit.at.saturating_sub(known.at) <= millis(REMEMBERED_FOR);
-        let applied = Arc::make_mut(&mut self.applied);
-        applied.retain(recent);
+        let mut applied = Vec::with_capacity(self.applied.len() + 1);
+        applied.extend(self.applied.iter().filter(|known| recent(known)).copied());
         let most = if commit.own { REMEMBERED_OWN } else { REMEMBERED_COMMITS };
         let mut alike = applied.iter().enumerate().filter(|(_, known)| known.own == commit.own);
         if let (Some((first, _)), true) = (alike.next(), alike.count() >= most - 1) {
             applied.remove(first);
         }
-        applied.push_back(commit);
+        applied.push(commit);
+        self.applied = Arc::new(applied);
     }
 
     fn rotated_to(&self) -> Option<StoreKey> {
@@ -201,7 +202,7 @@ impl Record {
     }
 
     fn changed_since(&self, key: &str, base: u64) -> bool {
-        match (self.entries.get(key), self.removed.iter().rfind(|(removed, _)| removed == key)) {
+        match (self.entries.get(key), self.removed.iter().rfind(|(removed, _)| **removed == *key)) {
             (Some(entry), _) => entry.version > base,
             (None, Some((_, version))) => *version > base,
             (None, None) => self.removed_floor > base,
@@ -213,21 +214,21 @@ impl Record {
         for (key, change) in patch.changes.iter() {
             let value = match change {
                 Change::Set(value) => value.clone(),
-                Change::Mismatch => return Err(key.to_owned()),
+                Change::Mismatch => return Err(key.to_string()),
                 Change::Add(number) => {
                     let before = self.entries.get(key).map_or(Some(0), |entry| entry.value.number());
-                    Value::Counter(before.ok_or_else(|| key.to_owned())?.saturating_add(*number))
+                    Value::Counter(before.ok_or_else(|| key.to_string())?.saturating_add(*number))
                 }
                 Change::Remove => {
                     if self.entries.remove(key).is_some() {
-                        self.removed.retain(|(removed, _)| removed != key);
-                        self.removed.push_back((key.to_owned(), version));
+                        self.removed.retain(|(removed, _)| *removed != *key);
+                        self.removed.push_back((key.clone(), version));
                     }
                     continue;
                 }
             };
-            self.removed.retain(|(removed, _)| removed != key);
-            self.entries.insert(key.to_owned(), Entry { version, value });
+            self.removed.retain(|(removed, _)| *removed != *key);
+            self.entries.insert(key.clone(), Entry { version, value });
         }
         while self.removed.len() > REMEMBERED_REMOVALS {
             if let Some((_, version)) = self.removed.pop_front() {

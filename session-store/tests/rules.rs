@@ -108,7 +108,7 @@ proptest! {
                 let mut second = live();
                 for (key, value) in &seen {
                     let patch = match value {
-                        Value::Bytes(bytes) => Patch::new().set(key, bytes.clone()),
+                        Value::Bytes(bytes) => Patch::new().set(key, bytes.to_vec()),
                         Value::Counter(number) => Patch::new().add(key, *number),
                     };
                     step(&mut second, &patch.commit());

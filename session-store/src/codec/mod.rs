@@ -13,6 +13,7 @@ use crate::{
     lifetime::Lifetime,
     record::{AppliedId, Entry, Head, Record, Value},
     rule::REMEMBERED_OWN,
+    sorted::Sorted,
 };
 use sha2::{Digest, Sha256};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -34,7 +35,7 @@ pub const HEAD: usize = 20;
 /// # Errors
 /// [`StoreError::TooLarge`] past a limit of this module.
 pub fn encode(record: &Record, stamp: u64) -> Result<Vec<u8>, StoreError> {
-    limit("the user's name", record.principal.as_ref().map_or(0, String::len), MAX_PRINCIPAL)?;
+    limit("the user's name", record.principal.as_ref().map_or(0, |name| name.len()), MAX_PRINCIPAL)?;
     limit("the number of values", record.entries.len(), MAX_VALUES)?;
     let mut out = Writer(Vec::with_capacity(size_hint(record)));
     out.0.extend_from_slice(MAGIC);
@@ -113,27 +114,27 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
     let state = input.state()?;
     let logged_in = input.flag()?;
     let principal = Some(input.text(MAX_PRINCIPAL)?).filter(|_| logged_in);
-    let mut record = Record::new(Lifetime { idle, absolute }, principal, created_at);
-    (record.version, record.schema) = (version, schema);
-    (record.touched_at, record.state) = (touched_at, state);
-    for _ in 0..input.length(MAX_VALUES)? {
+    let count = input.length(MAX_VALUES)?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
         let key = input.text(MAX_KEY)?;
         let version = input.u64()?;
         let value = match input.u8()? {
-            0 => Value::Bytes(input.bytes(MAX_RECORD)?.to_vec()),
+            0 => Value::Bytes(input.bytes(MAX_RECORD)?.into()),
             1 => Value::Counter(i64::from_be_bytes(input.array()?)),
             _ => return Err(broken("a value is of an unknown kind")),
         };
-        record.entries.insert(key, Entry { version, value });
+        entries.push((key.into(), Entry { version, value }));
     }
-    record.removed_floor = input.u64()?;
+    let removed_floor = input.u64()?;
+    let mut removed = VecDeque::new();
     for _ in 0..input.length(MAX_RECORD)? {
-        record.removed.push_back((input.text(MAX_KEY)?, input.u64()?));
+        removed.push_back((input.text(MAX_KEY)?.into(), input.u64()?));
     }
     let count = input.length(MAX_RECORD)?;
-    let mut applied = VecDeque::with_capacity(count.min(REMEMBERED_OWN));
+    let mut applied = Vec::with_capacity(count.min(REMEMBERED_OWN));
     for _ in 0..count {
-        applied.push_back(match format {
+        applied.push(match format {
             FIRST_FORMAT => {
                 let id = CommitId::from_bytes(input.array()?);
                 AppliedId::new(id, input.u64()?, input.flag()?, touched_at)
@@ -152,9 +153,23 @@ pub fn decode(bytes: &[u8]) -> Result<Record, StoreError> {
             }
         });
     }
-    record.applied = Arc::new(applied);
-    record.head = Head::of(bytes);
-    if input.0.is_empty() { Ok(record) } else { Err(broken("it goes on after its end")) }
+    if !input.0.is_empty() {
+        return Err(broken("it goes on after its end"));
+    }
+    Ok(Record {
+        version,
+        schema,
+        created_at,
+        touched_at,
+        lifetime: Lifetime { idle, absolute },
+        principal: principal.map(Into::into),
+        state,
+        entries: Sorted::from_list(entries),
+        removed,
+        removed_floor,
+        applied: Arc::new(applied),
+        head: Head::of(bytes),
+    })
 }
 
 /// Of usual records not less than their size, so that they are written into memory that is large enough.

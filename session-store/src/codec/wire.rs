@@ -122,9 +122,9 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    pub(super) fn text(&mut self, most: usize) -> Result<String, StoreError> {
+    pub(super) fn text(&mut self, most: usize) -> Result<&'a str, StoreError> {
         let bytes = self.bytes(most)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| broken("a text is not UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| broken("a text is not UTF-8"))
     }
 
     pub(super) fn state(&mut self) -> Result<State, StoreError> {

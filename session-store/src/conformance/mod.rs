@@ -123,7 +123,7 @@ pub async fn changes_merge_or_conflict(store: &dyn SessionStore) {
     );
     let record = live(store, &key).await;
     assert_eq!(record.keys().collect::<Vec<_>>(), ["b", "c"]);
-    assert_eq!(record.get("b"), Some(&Value::Bytes(b"b".to_vec())));
+    assert_eq!(record.get("b"), Some(&Value::Bytes(b"b".as_slice().into())));
     let outcome = commit(store, &key, Patch::new().add("b", 1)).await;
     assert_eq!(outcome, Outcome::NotCounter { key: "b".into() });
 }

@@ -34,7 +34,7 @@ impl Session {
             // One that ended or moved since it was listed is left out.
             match self.told(store.load(&key)).await? {
                 Some(record)
-                    if record.gone(unix_now()).is_none() && record.principal.as_ref() == Some(&user) =>
+                    if record.gone(unix_now()).is_none() && record.principal.as_deref() == Some(&*user) =>
                 {
                     own.push(OwnSession { key, record, is_current: key == current });
                 }
@@ -53,7 +53,7 @@ impl Session {
         let Some((current, user)) = self.user().await? else { return Ok(false) };
         let store = &self.layer().store;
         match self.told(store.find(key, unix_now())).await? {
-            Loaded::Live { key, record } if record.principal.as_ref() == Some(&user) => {
+            Loaded::Live { key, record } if record.principal.as_deref() == Some(&*user) => {
                 if key == current {
                     self.logout().await?;
                 } else {
@@ -90,7 +90,7 @@ impl Session {
         let mut slot = self.slot().lock().await;
         self.loaded(&mut slot).await?;
         Ok(match &slot.state {
-            SlotState::Live(key, record) => record.principal.clone().map(|user| (*key, user)),
+            SlotState::Live(key, record) => record.principal.as_deref().map(|user| (*key, user.to_owned())),
             _ => None,
         })
     }

@@ -99,18 +99,18 @@ impl Session {
     /// A value that is no JSON.
     pub fn set<T: Serialize + ?Sized>(&self, key: impl Key<T>, value: &T) -> Result<(), SessionError> {
         let change = value::write(key.as_ref(), value)?;
-        self.pending().patch.put(key.as_ref().to_owned(), change);
+        self.pending().patch.put(key.as_ref().into(), change);
         Ok(())
     }
 
     /// Removes a value.
     pub fn remove(&self, key: impl AsRef<str>) {
-        self.pending().patch.put(key.as_ref().to_owned(), Change::Remove);
+        self.pending().patch.put(key.as_ref().into(), Change::Remove);
     }
 
     /// Adds to a counter; concurrent requests lose nothing. The committed number is there after [`commit`](Self::commit).
     pub fn add(&self, key: impl Key<i64>, number: i64) {
-        self.pending().patch.put(key.as_ref().to_owned(), Change::Add(number));
+        self.pending().patch.put(key.as_ref().into(), Change::Add(number));
     }
 
     /// Names this request, so that its commits take effect once when a gateway sends it again. Call it before changing anything.
@@ -124,7 +124,7 @@ impl Session {
     /// The store's failure.
     pub async fn principal(&self) -> Result<Option<String>, SessionError> {
         let mut slot = self.inner.slot.lock().await;
-        Ok(self.readable(&mut slot).await?.and_then(|record| record.principal.clone()))
+        Ok(self.readable(&mut slot).await?.and_then(|record| record.principal.as_deref().map(str::to_owned)))
     }
 
     /// Whether the session could be read, or is known not to be there. Only under [`Outage::Anonymous`] a page is worth making without.
@@ -409,7 +409,7 @@ impl Pending {
         self.patch
             .changes
             .iter()
-            .any(|(key, change)| !matches!(change, Change::Add(_)) && self.read.contains(key))
+            .any(|(key, change)| !matches!(change, Change::Add(_)) && self.read.contains(&**key))
     }
 }
 

@@ -39,18 +39,18 @@ impl Update<'_> {
     /// A value that is no JSON.
     pub fn set<T: Serialize + ?Sized>(&mut self, key: impl Key<T>, value: &T) -> Result<(), SessionError> {
         let change = value::write(key.as_ref(), value)?;
-        self.patch.put(key.as_ref().to_owned(), change);
+        self.patch.put(key.as_ref().into(), change);
         Ok(())
     }
 
     /// Removes a value.
     pub fn remove(&mut self, key: impl AsRef<str>) {
-        self.patch.put(key.as_ref().to_owned(), Change::Remove);
+        self.patch.put(key.as_ref().into(), Change::Remove);
     }
 
     /// Adds to a counter.
     pub fn add(&mut self, key: impl Key<i64>, number: i64) {
-        self.patch.put(key.as_ref().to_owned(), Change::Add(number));
+        self.patch.put(key.as_ref().into(), Change::Add(number));
     }
 
     /// Who is logged in.

@@ -95,5 +95,5 @@ pub(super) fn read<T: DeserializeOwned>(
 pub(super) fn write<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Change, SessionError> {
     let bytes = serde_json::to_vec(value)
         .map_err(|_| SessionError::Value { key: key.into(), reason: "cannot be written as JSON" })?;
-    Ok(Change::Set(Value::Bytes(bytes)))
+    Ok(Change::Set(Value::Bytes(bytes.into())))
 }

@@ -4,7 +4,7 @@
 //! gathered while the batch before it was under way: alone a request is sent at once, and under load its share of those costs falls with the load.
 //! This is the group commit of databases (DeWitt and others, 1984, "Implementation Techniques for Main Memory Database Systems").
 
-use super::script::{self, Wait, Write};
+use super::script::{self, Name, Wait, Write};
 use redis::{
     Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
@@ -39,14 +39,18 @@ struct Waiting {
 pub(super) enum Ask {
     /// A command, answered as it is.
     Command(Cmd),
+    /// What is under a name. All in a batch are one command.
+    Read(Name),
     /// The usual write. All in a batch are one call of a script, each compared and answered by itself: a call costs more than what it does.
     Write(Write),
 }
 
 struct Item {
     ask: Ask,
-    answer: oneshot::Sender<Result<Value, RedisError>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Value, RedisError>>;
 
 impl Lane {
     /// Over a connection that tells by itself when an answer takes too long.
@@ -59,13 +63,13 @@ impl Lane {
         Self(queue)
     }
 
-    /// The server's answer; an error that it answers is one.
-    pub(super) async fn ask(&self, ask: Ask) -> Result<Value, RedisError> {
+    /// The server's answer; an error that it answers is one. It is asked for at once, and no more where the future is dropped before it is sent.
+    pub(super) fn ask(&self, ask: Ask) -> impl Future<Output = Result<Value, RedisError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         if self.0.lock().push(Item { ask, answer }) {
             self.0.some.notify_one();
         }
-        answered.await.unwrap_or_else(|_| Err(closed()))
+        async { answered.await.unwrap_or_else(|_| Err(closed())) }
     }
 }
 
@@ -156,8 +160,8 @@ impl Driver {
         let mut batch = Vec::new();
         while queue.take(&mut batch).await {
             let mut pipeline = Pipeline::with_capacity(batch.len());
-            let (mut waiting, mut writes, mut writers) =
-                (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+            let (mut waiting, mut reads, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut writes, mut writers) = (Vec::new(), Vec::new());
             // Who has given up is not asked for.
             for Item { ask, answer } in batch.drain(..).filter(|item| !item.answer.is_closed()) {
                 match ask {
@@ -165,11 +169,18 @@ impl Driver {
                         pipeline.add_command(command);
                         waiting.push(answer);
                     }
+                    Ask::Read(name) => {
+                        reads.push(name);
+                        readers.push(answer);
+                    }
                     Ask::Write(write) => {
                         writes.push(write);
                         writers.push(answer);
                     }
                 }
+            }
+            if !reads.is_empty() {
+                pipeline.add_command(script::read(&reads));
             }
             if !writes.is_empty() {
                 pipeline.add_command(self.writes.call(&writes));
@@ -185,11 +196,19 @@ impl Driver {
                     for (waiting, answer) in waiting.into_iter().zip(&mut answers) {
                         let _ = waiting.send(answer);
                     }
-                    if let Some(wrote) = answers.next() {
-                        self.wrote(wrote, &writes, writers).await;
+                    if !reads.is_empty()
+                        && let Some(answer) = answers.next()
+                    {
+                        match readers.pop() {
+                            Some(alone) if readers.is_empty() => drop(alone.send(answer)),
+                            last => hand_out(answer, readers.into_iter().chain(last)),
+                        }
+                    }
+                    if let Some(answer) = answers.next() {
+                        self.wrote(answer, &writes, writers).await;
                     }
                 }
-                Err(error) => waiting.into_iter().chain(writers).for_each(|waiting| {
+                Err(error) => waiting.into_iter().chain(readers).chain(writers).for_each(|waiting| {
                     let _ = waiting.send(Err(error.clone()));
                 }),
             }
@@ -198,29 +217,29 @@ impl Driver {
     }
 
     /// Hands out what came of each write.
-    async fn wrote(
-        &mut self,
-        mut answer: Result<Value, RedisError>,
-        writes: &[Write],
-        writers: Vec<oneshot::Sender<Result<Value, RedisError>>>,
-    ) {
+    async fn wrote(&mut self, mut answer: Result<Value, RedisError>, writes: &[Write], writers: Vec<Answer>) {
         if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
             answer = match script::load(script::WRITE).query_async::<()>(&mut self.connection).await {
                 Ok(()) => self.writes.call(writes).query_async(&mut self.connection).await,
                 Err(error) => Err(error),
             };
         }
-        match answer {
-            Ok(Value::Array(answers)) => {
-                for (writer, answer) in writers.into_iter().zip(answers) {
-                    let _ = writer.send(Ok(answer));
-                }
+        hand_out(answer, writers);
+    }
+}
+
+/// An answer for each, of the one to all.
+fn hand_out(answer: Result<Value, RedisError>, waiting: impl IntoIterator<Item = Answer>) {
+    match answer {
+        Ok(Value::Array(answers)) => {
+            for (waiting, answer) in waiting.into_iter().zip(answers) {
+                let _ = waiting.send(Ok(answer));
             }
-            Ok(_) => {} // dropped, they tell their callers
-            Err(error) => writers.into_iter().for_each(|writer| {
-                let _ = writer.send(Err(error.clone()));
-            }),
         }
+        Ok(_) => {} // dropped, they tell their callers
+        Err(error) => waiting.into_iter().for_each(|waiting| {
+            let _ = waiting.send(Err(error.clone()));
+        }),
     }
 }
 

@@ -97,7 +97,7 @@ impl RedisStore {
         connection: &mut MultiplexedConnection,
         key: &StoreKey,
     ) -> Result<Option<Record>, CallError> {
-        Ok(self.found(key, connection.get(script::session(key)).await?)?)
+        Ok(self.found(key, connection.get(&*script::session(key)).await?)?)
     }
 
     /// What is under a key, of the server's answer.
@@ -127,9 +127,7 @@ impl SessionStore for RedisStore {
         let _permit = self.link.admit("load")?;
         // The usual case by itself: what a failing one needs to remember is larger than what an allocator hands out cheaply.
         if let Some(ready) = self.link.ready(self.deadline) {
-            let mut get = redis::Cmd::with_capacity(2, 64);
-            get.arg("GET").arg(script::session(key));
-            match ready.lane().ask(Ask::Command(get)).await {
+            match ready.lane().ask(Ask::Read(script::session(key))).await {
                 Ok(answer) => return self.found(key, answer),
                 Err(error) => self.link.failed(&ready, "load", error.into())?,
             }
@@ -174,7 +172,7 @@ impl SessionStore for RedisStore {
                 // The set says who may be live; the records say who is.
                 let mut live = Vec::with_capacity(keys.len());
                 for keys in keys.chunks(AT_ONCE) {
-                    let names = keys.iter().map(script::session).collect::<Vec<_>>();
+                    let names = keys.iter().map(|key| script::session(key).to_vec()).collect::<Vec<_>>();
                     let records: Vec<Option<Vec<u8>>> = connection.mget(names).await?;
                     let now = unix_now();
                     live.extend(keys.iter().zip(records).map(|(key, bytes)| {

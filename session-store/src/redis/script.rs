@@ -17,7 +17,7 @@ use redis::{
     Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
 use sha2::{Digest, Sha256};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How many replicas have to confirm, and for how long they are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,33 @@ pub(super) struct Row {
     index: Option<Entry>,
 }
 
+/// What a step writes: the key's own record, and the one that a rotation creates.
+#[derive(Default)]
+pub(super) struct Rows {
+    own: Option<Row>,
+    created: Option<Row>,
+}
+
+impl Rows {
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_none() && self.created.is_none()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.own.iter().chain(&self.created)
+    }
+
+    /// Where it is the usual one, of one record: that, whose bytes are taken.
+    fn usual(&mut self, key: &StoreKey, head: Head) -> Option<Write> {
+        match (&mut self.own, &self.created) {
+            (Some(Row { bytes, life, index: None, .. }), None) => {
+                Some(Write { name: session(key), head, bytes: std::mem::take(bytes), life: *life })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A session's place in the set of its user's.
 struct Entry {
     set: String,
@@ -50,13 +77,13 @@ struct Entry {
 pub(super) struct Before {
     pub(super) head: Head,
     /// The user whose set it is in, and its place there.
-    indexed: Option<(String, u64)>,
+    indexed: Option<(Arc<str>, u64)>,
 }
 
 impl Before {
     pub(super) fn new(record: &Record) -> Self {
-        let place = |principal: &str| (principal.to_owned(), score(record));
-        Self { head: record.head, indexed: record.live_principal().map(place) }
+        let live = record.principal.as_ref().filter(|_| record.live_principal().is_some());
+        Self { head: record.head, indexed: live.map(|user| (user.clone(), score(record))) }
     }
 
     /// What has to change in a set so that it says of the key what `after` says.
@@ -65,7 +92,7 @@ impl Before {
             (None, None) => None,
             (Some((user_before, place)), Some(user_now)) => {
                 let place_now = score(after);
-                let same = user_before == user_now && *place == place_now && self.head.is_current();
+                let same = **user_before == *user_now && *place == place_now && self.head.is_current();
                 (!same).then(|| Entry { set: user(user_now), score: place_now })
             }
             (None, Some(user_now)) => Some(Entry { set: user(user_now), score: score(after) }),
@@ -74,22 +101,23 @@ impl Before {
     }
 }
 
-/// What a step writes; nothing where it changes nothing. The key's own record is the first.
+/// What a step writes; nothing where it changes nothing.
 pub(super) fn rows(
     seal: &Seal,
     key: &StoreKey,
     step: &Step,
     before: &Before,
     now: UnixMillis,
-) -> Result<Vec<Row>, StoreError> {
-    let own = step.write.as_ref().map(|record| (*key, record, before.entry(record)));
-    // A rotation moves the entry to the new key.
-    let created = step.create.as_ref().map(|(key, record)| (*key, record, Before::default().entry(record)));
-    let row = |(key, record, index): (StoreKey, &Record, Option<Entry>)| {
-        let bytes = seal.encode(&key, record, rand::random())?;
-        Ok(Row { key, head: Head::of(&bytes), bytes, life: life(record, now), index })
+) -> Result<Rows, StoreError> {
+    let row = |key: &StoreKey, record: &Record, before: &Before| {
+        let bytes = seal.encode(key, record, rand::random())?;
+        let index = before.entry(record);
+        Ok(Row { key: *key, head: Head::of(&bytes), bytes, life: life(record, now), index })
     };
-    own.into_iter().chain(created).map(row).collect()
+    let own = step.write.as_ref().map(|record| row(key, record, before)).transpose()?;
+    // A rotation moves the entry to the new key.
+    let created = step.create.as_ref().map(|(key, record)| row(key, record, &Before::default()));
+    Ok(Rows { own, created: created.transpose()? })
 }
 
 /// Where a session stands in the set of its user's: not before its deadline, and in steps of a tenth of its idle lifetime, so that a session in
@@ -109,10 +137,22 @@ pub(super) enum Wrote {
 
 /// The usual step: one record, and no index changes.
 pub(super) struct Write {
-    name: String,
+    name: Name,
     head: Head,
     bytes: Vec<u8>,
     life: u64,
+}
+
+/// A session's name in Redis.
+#[derive(Clone, Copy)]
+pub(super) struct Name([u8; NAME]);
+
+impl std::ops::Deref for Name {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// The script for any number of them at once.
@@ -129,13 +169,24 @@ impl WriteAll {
         let mut call = Cmd::with_capacity(3 + 4 * writes.len(), size + 64);
         call.arg("EVALSHA").arg(self.0.get_hash()).arg(writes.len());
         for write in writes {
-            call.arg(&write.name);
+            call.arg(&*write.name);
         }
         for Write { head, bytes, life, .. } in writes {
             call.arg(head.bytes()).arg(&bytes[..]).arg(life);
         }
         call
     }
+}
+
+/// What is under each name: an array, but for one alone. What is no string (nobody's but a stranger's) is an error alone, and nothing among
+/// others; a write to it is an error in any case.
+pub(super) fn read(names: &[Name]) -> Cmd {
+    let mut read = Cmd::with_capacity(1 + names.len(), 8 + NAME * names.len());
+    read.arg(if names.len() == 1 { "GET" } else { "MGET" });
+    for name in names {
+        read.arg(&**name);
+    }
+    read
 }
 
 /// For a server that has forgotten a script.
@@ -161,21 +212,34 @@ impl Scripts {
         key: &StoreKey,
         head: Head,
         now: UnixMillis,
-        rows: &mut [Row],
+        rows: &mut Rows,
     ) -> Result<Wrote, CallError> {
-        if let ([Row { bytes, life, index: None, .. }], Via::Lane(lane)) = (&mut *rows, &via) {
-            let write = Write { name: session(key), head, bytes: std::mem::take(bytes), life: *life };
+        if let Via::Lane(lane) = via
+            && let Some(write) = rows.usual(key, head)
+        {
             return wrote(lane.ask(Ask::Write(write)).await?);
         }
+        // Apart, so that the usual one stays small.
+        Box::pin(self.compare_and_set_all(via, key, head, now, rows)).await
+    }
+
+    async fn compare_and_set_all(
+        &self,
+        via: Via<'_>,
+        key: &StoreKey,
+        head: Head,
+        now: UnixMillis,
+        rows: &Rows,
+    ) -> Result<Wrote, CallError> {
         let wait = via.wait();
         let mut call = Call::new(&self.compare_and_set, COMPARE_AND_SET, wait.is_some(), 0);
         let arguments = &mut call.command;
-        arguments.arg(1 + 2 * rows.len()).arg(session(key));
-        for row in &*rows {
-            arguments.arg(session(&row.key)).arg(row.index.as_ref().map_or("", |entry| &entry.set));
+        arguments.arg(1 + 2 * rows.iter().count()).arg(&*session(key));
+        for row in rows.iter() {
+            arguments.arg(&*session(&row.key)).arg(row.index.as_ref().map_or("", |entry| &entry.set));
         }
         arguments.arg(head.bytes()).arg(now.saturating_sub(SKEW));
-        for row in &*rows {
+        for row in rows.iter() {
             let (score, until) = row.index.as_ref().map_or((0, 0), |entry| {
                 (entry.score, entry.score.saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL))
             });
@@ -279,8 +343,14 @@ fn life(record: &Record, now: UnixMillis) -> u64 {
     record.deadline().saturating_sub(now).saturating_add(SKEW).clamp(1, MAX_TTL)
 }
 
-pub(super) fn session(key: &StoreKey) -> String {
-    format!("{SESSION}{}", member(key))
+/// Where a session is, without an allocation.
+pub(super) fn session(key: &StoreKey) -> Name {
+    let mut name = [0; NAME];
+    if let Some((before, text)) = name.split_at_mut_checked(SESSION.len()) {
+        before.copy_from_slice(SESSION.as_bytes());
+        key.write_text(text);
+    }
+    Name(name)
 }
 
 pub(super) fn user(principal: &str) -> String {
@@ -297,6 +367,7 @@ pub(super) fn parse_member(member: &[u8]) -> Result<StoreKey, StoreError> {
 }
 
 const SESSION: &str = "session:";
+const NAME: usize = SESSION.len() + StoreKey::TEXT;
 /// Sessions that one script ends: it holds up everybody else meanwhile.
 const BATCH: usize = 256;
 /// Written where there is nothing else to write before a `WAIT`.

@@ -4,7 +4,7 @@ use super::{
     RedisStore,
     failure::CallError,
     lane::Via,
-    script::{Before, Row, Wait, Wrote, rows},
+    script::{Before, Rows, Wait, Wrote, rows},
     turns::Turn,
 };
 use crate::{
@@ -35,21 +35,26 @@ enum Start {
 }
 
 enum Tried {
-    Done(Box<Applied>, Option<Box<Record>>),
+    Done(Box<Done>),
     Again(Box<Start>),
+}
+
+struct Done {
+    applied: Applied,
+    /// What is under the key now, where it was written: who is next may start from it.
+    wrote: Option<Record>,
 }
 
 /// What to do about a step, decided from what was seen or read.
 enum Plan {
     Read,
-    Answer(Box<Applied>),
+    Answer(Box<Done>),
     Write(Box<Writing>),
 }
 
 struct Writing {
-    applied: Applied,
-    wrote: Option<Record>,
-    rows: Vec<Row>,
+    done: Box<Done>,
+    rows: Rows,
     head: Head,
     now: UnixMillis,
     /// No write of this step was sent before whose answer never came.
@@ -81,13 +86,10 @@ impl RedisStore {
         let mut start = None;
         // The usual case by itself, as in `load`.
         if let Some(ready) = quick
-            && let Some(seen) = known_start(&mut turn, seen)
+            && let Some(plan) = self.plan_from_known(&mut turn, seen, key, op, &unsure)
         {
-            match self.attempt(Via::Lane(ready.lane()), key, op, seen, &unsure).await {
-                Ok(Tried::Done(applied, wrote)) => {
-                    turn.hint = wrote;
-                    return Ok(*applied);
-                }
+            match self.carry_out(Via::Lane(ready.lane()), key, plan, &unsure).await {
+                Ok(Tried::Done(done)) => return Ok(turn.pass(*done)),
                 Ok(Tried::Again(newer)) => start = Some(newer),
                 Err(CallError::Store(error)) => return Err(error),
                 Err(CallError::Redis(failure)) => {
@@ -100,9 +102,7 @@ impl RedisStore {
         let left = self.deadline.saturating_sub(begin.elapsed());
         let work = |connection| self.repeat(connection, key, op, Start::clone(&start), wait, &unsure);
         let slow = Box::pin(self.link.admitted("write", left, wait.map(|wait| wait.timeout), work));
-        let (applied, wrote) = slow.await?;
-        turn.hint = wrote;
-        Ok(*applied)
+        Ok(turn.pass(*slow.await?))
     }
 
     async fn wait_in_line(&self, turn: impl Future<Output = Option<Turn>>) -> Result<Turn, StoreError> {
@@ -120,44 +120,53 @@ impl RedisStore {
         mut start: Start,
         wait: Option<Wait>,
         unsure: &Unsure,
-    ) -> Result<(Box<Applied>, Option<Box<Record>>), CallError> {
+    ) -> Result<Box<Done>, CallError> {
         loop {
             if let Start::Unread = start {
                 start = Start::Fresh(self.read(&mut connection, key).await?);
             }
-            match self.attempt(Via::Alone(&mut connection, wait), key, op, start, unsure).await? {
-                Tried::Done(applied, wrote) => return Ok((applied, wrote)),
+            let plan = self.plan(key, op, start, unsure);
+            match self.carry_out(Via::Alone(&mut connection, wait), key, plan, unsure).await? {
+                Tried::Done(done) => return Ok(done),
                 Tried::Again(newer) => start = *newer,
             }
         }
     }
 
-    /// One compare-and-set. Answers the record that was written under the key too, for who is next.
-    fn attempt<'a>(
-        &'a self,
-        via: Via<'a>,
-        key: &'a StoreKey,
-        op: &Op,
-        start: Start,
-        unsure: &'a Unsure,
-    ) -> impl Future<Output = Result<Tried, CallError>> + Send + 'a {
-        let plan = self.plan(key, op, start, unsure);
-        async move {
-            match plan? {
-                Plan::Read => Ok(Tried::Again(Box::new(Start::Unread))),
-                Plan::Answer(applied) => {
-                    if applied.outcome != Outcome::Gone(Gone::Absent) {
-                        super::script::confirm(via).await?;
-                    }
-                    Ok(Tried::Done(applied, None))
+    /// One compare-and-set, where the plan is one.
+    async fn carry_out(
+        &self,
+        via: Via<'_>,
+        key: &StoreKey,
+        plan: Result<Plan, StoreError>,
+        unsure: &Unsure,
+    ) -> Result<Tried, CallError> {
+        match plan? {
+            Plan::Read => Ok(Tried::Again(Box::new(Start::Unread))),
+            Plan::Answer(done) => {
+                if done.applied.outcome != Outcome::Gone(Gone::Absent) {
+                    Box::pin(super::script::confirm(via)).await?;
                 }
-                Plan::Write(mut writing) => {
-                    let Writing { head, now, rows, .. } = &mut *writing;
-                    let wrote = self.scripts.compare_and_set(via, key, *head, *now, rows).await?;
-                    self.settle(key, *writing, wrote, unsure)
-                }
+                Ok(Tried::Done(done))
+            }
+            Plan::Write(mut writing) => {
+                let Writing { head, now, rows, .. } = &mut *writing;
+                let wrote = self.scripts.compare_and_set(via, key, *head, *now, rows).await?;
+                self.settle(key, writing, wrote, unsure)
             }
         }
+    }
+
+    /// What to do from what the one before wrote or the caller saw; nothing where neither is known.
+    fn plan_from_known(
+        &self,
+        turn: &mut Turn,
+        seen: Option<&Record>,
+        key: &StoreKey,
+        op: &Op,
+        unsure: &Unsure,
+    ) -> Option<Result<Plan, StoreError>> {
+        Some(self.plan(key, op, known_start(turn, seen)?, unsure))
     }
 
     fn plan(&self, key: &StoreKey, op: &Op, start: Start, unsure: &Unsure) -> Result<Plan, StoreError> {
@@ -182,12 +191,11 @@ impl RedisStore {
         }
         let rows = rows?;
         if rows.is_empty() {
-            return Ok(Plan::Answer(Box::new(step.applied)));
+            return Ok(Plan::Answer(Box::new(Done { applied: step.applied, wrote: None })));
         }
         let is_sure = unsure.sent_on(base);
         Ok(Plan::Write(Box::new(Writing {
-            applied: step.applied,
-            wrote: step.write,
+            done: Box::new(Done { applied: step.applied, wrote: step.write }),
             rows,
             head: was.head,
             now,
@@ -198,21 +206,27 @@ impl RedisStore {
     fn settle(
         &self,
         key: &StoreKey,
-        writing: Writing,
+        writing: Box<Writing>,
         wrote: Wrote,
         unsure: &Unsure,
     ) -> Result<Tried, CallError> {
-        let Writing { mut applied, wrote: record, rows, is_sure, .. } = writing;
+        let Writing { mut done, rows, is_sure, .. } = *writing;
         match wrote {
             Wrote::Done => {
-                let wrote = record.map(|record| Box::new(known(record, key, &rows)));
+                let Done { applied, wrote } = &mut *done;
                 let place = applied.moved_to.unwrap_or(*key);
-                applied.record = applied.record.map(|record| known(record, &place, &rows));
-                Ok(Tried::Done(Box::new(applied), wrote))
+                for (record, key) in [(wrote, key), (&mut applied.record, &place)] {
+                    if let Some(record) = record {
+                        record.head =
+                            rows.iter().find(|row| row.key == *key).map(|row| row.head).unwrap_or_default();
+                    }
+                }
+                Ok(Tried::Done(done))
             }
             Wrote::Collision => {
-                applied = Applied { outcome: Outcome::Collision, record: None, moved_to: None };
-                Ok(Tried::Done(Box::new(applied), None))
+                let applied = Applied { outcome: Outcome::Collision, record: None, moved_to: None };
+                *done = Done { applied, wrote: None };
+                Ok(Tried::Done(done))
             }
             Wrote::Newer(bytes) => {
                 if is_sure {
@@ -222,6 +236,14 @@ impl RedisStore {
                 Ok(Tried::Again(Box::new(Start::Fresh(newer.transpose()?))))
             }
         }
+    }
+}
+
+impl Turn {
+    /// Leaves what was written to who is next, if somebody waits.
+    fn pass(&mut self, Done { applied, wrote }: Done) -> Applied {
+        self.hint = wrote.filter(|_| self.is_awaited()).map(Box::new);
+        applied
     }
 }
 
@@ -257,16 +279,19 @@ impl Unsure {
     }
 }
 
-/// A record with the head under which it was written.
-fn known(record: Record, key: &StoreKey, rows: &[Row]) -> Record {
-    let row = rows.iter().find(|row| row.key == *key);
-    Record { head: row.map(|row| row.head).unwrap_or_default(), ..record }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{CommitId, Patch};
+
+    /// What is larger than a kilobyte costs an allocator a lock, for each call.
+    #[test]
+    fn a_call_fits_into_a_kilobyte() {
+        let store = RedisStore::open("redis://127.0.0.1:1").unwrap();
+        let (key, op) = (crate::SessionId::random().key(), Op::Touch);
+        let step = store.apply_seen(&key, None, &op, Durability::Primary);
+        assert!(size_of_val(&step) + size_of::<Op>() <= 1000, "{} + {}", size_of_val(&step), size_of::<Op>());
+    }
 
     /// What came of a commit whose answer was lost is told by its id, or not at all: it is never made a second time on a guess.
     #[test]

@@ -48,6 +48,13 @@ impl Turns {
     }
 }
 
+impl Turn {
+    /// Whether somebody stands in line behind it. Who comes later starts from what he saw himself.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.turns.shard(&self.key).get(&self.key).is_some_and(|line| !line.is_empty())
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let next = {

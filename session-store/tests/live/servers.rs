@@ -127,13 +127,22 @@ pub(crate) async fn info(port: u16, section: &str) -> Option<String> {
 
 /// Reads of whole records, by clients and by scripts that were beaten, and scripts, so far.
 pub(crate) async fn calls(port: u16) -> [u64; 2] {
+    let [gets, hashes, texts] = counts(port, ["get", "evalsha", "eval"]).await;
+    [gets, hashes + texts]
+}
+
+/// Commands that read records, of one or of many, so far.
+pub(crate) async fn reads(port: u16) -> u64 {
+    counts(port, ["get", "mget"]).await.iter().sum()
+}
+
+async fn counts<const N: usize>(port: u16, names: [&str; N]) -> [u64; N] {
     let text = info(port, "commandstats").await.unwrap();
-    let count = |name: &str| {
+    names.map(|name| {
         let line = text.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:")));
         line.and_then(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok())
             .unwrap_or_default()
-    };
-    [count("get"), count("evalsha") + count("eval")]
+    })
 }
 
 /// Until the replicas have what the master has now.

@@ -96,6 +96,40 @@ async fn round_trips_are_counted() {
     );
 }
 
+/// Reads that come together share a command, and each gets its own session or the news that there is none.
+#[tokio::test]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn reads_at_once_share_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::redis(folder.path(), None);
+    let store = Arc::new(RedisStore::open(&format!("redis://127.0.0.1:{}", server.port)).unwrap());
+    let mut keys = Vec::new();
+    for number in 0..64 {
+        let key = create(&*store).await;
+        let views = Patch::new().add("views", number).commit();
+        store.apply(&key, views, Durability::Primary).await.unwrap();
+        keys.push(key);
+    }
+    store.delete(&keys[5]).await.unwrap();
+    keys[6] = key_of_nobody();
+    let before = reads(server.port).await;
+    let mut loads = tokio::task::JoinSet::new();
+    for (number, key) in keys.into_iter().enumerate() {
+        let store = store.clone();
+        loads.spawn(async move { (number, store.load(&key).await.unwrap()) });
+    }
+    for (number, record) in loads.join_all().await {
+        let views = record.as_ref().and_then(|record| record.counter("views"));
+        match number {
+            5 => assert_eq!(record.unwrap().gone(unix_now()), Some(Gone::Deleted)),
+            6 => assert!(record.is_none()),
+            _ => assert_eq!(views, i64::try_from(number).ok(), "one got another's session"),
+        }
+    }
+    let commands = reads(server.port).await - before;
+    assert!(commands <= 16, "64 reads at once were {commands} commands");
+}
+
 /// Changes that come together share a script, and each is answered by itself: what one of them cannot do stops no other.
 #[tokio::test]
 #[ignore = "needs redis-server: ./test.sh runs it"]
