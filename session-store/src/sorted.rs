@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+type List<V> = Vec<(Arc<str>, V)>;
+
 /// `None` where there is nothing: an empty one costs no allocation.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Sorted<V>(Option<Arc<Vec<(Arc<str>, V)>>>);
+pub(crate) struct Sorted<V>(Option<Arc<List<V>>>);
 
 impl<V: Clone> Sorted<V> {
     /// Of names with values; those that come sorted are taken as they are.
-    pub(crate) fn from_list(list: Vec<(Arc<str>, V)>) -> Self {
+    pub(crate) fn from_list(list: List<V>) -> Self {
         if list.is_sorted_by(|(a, _), (b, _)| a < b) {
             return Self(Some(list).filter(|list| !list.is_empty()).map(Arc::new));
         }
