@@ -56,7 +56,7 @@ verdict() { # file: the last line of standard output says whether the demo kept 
 demo() { # arguments of the demo
   local out
   out=$(mktemp)
-  if ! target/release/ha-stack demo --json "$@" | tee "$out"; then
+  if ! "$programs"/ha-stack demo --json "$@" | tee "$out"; then
     rm -f "$out"
     return 1
   fi
@@ -71,12 +71,17 @@ seed=1
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-$seed}
 echo "property tests draw from the seed PROPTEST_RNG_SEED=$PROPTEST_RNG_SEED"
 
-step "unit, integration and doc tests" bounded 2400 cargo test --workspace --all-features --quiet --no-fail-fast
-step "release build" cargo build --release -p ha-stack -p lab
+# One build for tests and demos (Cargo.toml says of what kind); --long plays the demos with what people run.
+build=(--profile ci --workspace --all-features)
+programs=target/ci
+step "unit, integration and doc tests" bounded 2400 cargo test "${build[@]}" --quiet --no-fail-fast
+step "the programs" cargo build "${build[@]}" --bins
 rounds=1
 if [ "$mode" = --long ]; then
   rounds=5
   export HA_STACK_LONG=1
+  programs=target/release
+  step "release build" cargo build --release -p ha-stack -p lab
 fi
 for round in $(seq "$rounds"); do step "demo on loopback, round $round of $rounds" demo; done
 
@@ -94,7 +99,7 @@ if [ "$(id -u)" -ne 0 ]; then
   export "CARGO_TARGET_${host}_RUNNER=${root[*]}"
 fi
 
-lab() { "${root[@]}" target/release/lab "$@"; }
+lab() { "${root[@]}" "$programs"/lab "$@"; }
 # Only a lab that was brought up here is taken down here.
 ours=
 trap '[ -z "$ours" ] || lab down >/dev/null 2>&1 || true' EXIT
@@ -127,7 +132,7 @@ exports=$(lab packages)
 eval "$exports"
 
 # The whole workspace is named each time, so that nothing is built twice for other features.
-ignored() { bounded 1800 cargo test --workspace --all-features --quiet --no-fail-fast "$@" -- --ignored --test-threads=1; }
+ignored() { bounded 1800 cargo test "${build[@]}" --quiet --no-fail-fast "$@" -- --ignored --test-threads=1; }
 step "the libraries against real servers, ha-stack in a browser, with a Prometheus and with nginx and HAProxy" ignored --test live
 step "the lab, and the libraries on it" ignored --test lab --test libraries
 
@@ -136,9 +141,9 @@ told() {
   local env=DOCKER_HOST,CONSUL_HTTP_ADDR,REDIS_URL,HA_STACK_ENGINES,HA_STACK_FRONT,HA_STACK_LAB out result=0
   out=$(mktemp)
   if [ "${#root[@]}" -gt 0 ]; then
-    sudo --preserve-env="$env" target/release/ha-stack "$@" --json | tee "$out" || result=1
+    sudo --preserve-env="$env" "$programs"/ha-stack "$@" --json | tee "$out" || result=1
   else
-    target/release/ha-stack "$@" --json | tee "$out" || result=1
+    "$programs"/ha-stack "$@" --json | tee "$out" || result=1
   fi
   [ "$result" -ne 0 ] || verdict "$out" || result=1
   line=$(tail -n 1 "$out")
@@ -201,8 +206,8 @@ deployed() {
   # A token of ours: with one that is drawn, nobody but the roles could ask Consul.
   export CONSUL_HTTP_TOKEN
   CONSUL_HTTP_TOKEN=$(cat /proc/sys/kernel/random/uuid)
-  local stack=(target/release/ha-stack)
-  [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" target/release/ha-stack)
+  local stack=("$programs"/ha-stack)
+  [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" "$programs"/ha-stack)
   "${stack[@]}" deploy && logs_in && unchanged && found && confined && second_site && "${stack[@]}" remove || result=1
   unset CONSUL_HTTP_TOKEN
   lab down || result=1
@@ -239,7 +244,7 @@ served_by() {
 }
 # On a host, where its Consul listens, by the token that was chosen. The service is found, whatever the stack file calls it.
 found() {
-  local said status=("$PWD/target/release/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm)
+  local said status=("$PWD/$programs/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm)
   said=$(lab exec h1 -- env CONSUL_HTTP_TOKEN="$CONSUL_HTTP_TOKEN" "${status[@]}") || return 1
   [[ $said == "ha_web on swarm: "* ]] || {
     echo "the status of the deployed stack is another one: $said" >&2
