@@ -91,6 +91,10 @@ pub(crate) struct Inner {
     /// Calls of `serve` that run.
     pub(crate) serving: AtomicUsize,
     pub(crate) closing: AtomicBool,
+    /// A drain's delay is over.
+    pub(crate) quiesce: Notify,
+    /// Connections that are served.
+    pub(crate) open: AtomicUsize,
     pub(crate) start: Instant,
     pub(crate) keeper: tokio::sync::Mutex<()>,
     pub(crate) tunnels: Arc<Tunnels>,
@@ -144,6 +148,8 @@ impl Gateway {
             counters: Counters::default(),
             serving: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            quiesce: Notify::new(),
+            open: AtomicUsize::new(0),
             start,
             keeper: tokio::sync::Mutex::new(()),
             tunnels: Arc::default(),
@@ -178,6 +184,16 @@ impl Gateway {
     /// Whether it serves and does not drain; false too once the future of [`serve`](Self::serve) is dropped. A front that asks should get 503 when not.
     pub fn ready(&self) -> bool {
         self.inner.serving.load(Ordering::Acquire) > 0 && !self.inner.closing.load(Ordering::Acquire)
+    }
+
+    /// Ends the [delay](super::Config::drain_delay) of a drain that has begun: the listeners close, but for what waits in their queues already, and so
+    /// do connections that are idle. Waits until no connection and no tunnel is left, at most for `within`, and answers how many are. Without
+    /// a drain it does nothing but count.
+    ///
+    /// For a front that moves to the next gateway at once when this one says that it is not ready, as the holder of a virtual address does: what
+    /// is in flight when the address moves is cut. Say so only when this returned.
+    pub async fn quiesce(&self, within: Duration) -> usize {
+        self.inner.quiesce(within).await
     }
 
     /// What there is to do.

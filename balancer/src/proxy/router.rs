@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -90,6 +91,11 @@ impl Router {
     /// Whether it serves and does not drain.
     pub fn ready(&self) -> bool {
         self.edge.ready()
+    }
+
+    /// Closes the listeners and waits for what is in flight; see [`Gateway::quiesce`].
+    pub async fn quiesce(&self, within: Duration) -> usize {
+        self.edge.quiesce(within).await
     }
 }
 

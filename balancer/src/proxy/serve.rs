@@ -130,29 +130,27 @@ async fn serve(
     let mut connections = JoinSet::new();
     let _serving = Serving::new(Arc::clone(inner));
 
+    let welcome = |connections: &mut JoinSet<()>, stream, peer, slot| {
+        let Ok(guest) = inner.guests.enter(peer, inner.config.max_connections_per_client) else {
+            return tracing::debug!(target: "balancer", %peer, "a client has too many connections");
+        };
+        let (edge, target, open) = (Arc::clone(inner), door.target.clone(), Open::new(inner));
+        let serving =
+            connection(edge, target, door.tls.clone(), stream, peer, (slot, guest), close.subscribe());
+        connections.spawn(async move {
+            let _open = open;
+            serving.await;
+        });
+        while connections.try_join_next().is_some() {}
+    };
+
     let (began, broken) = {
         let mut accepting = pin!(async {
             loop {
-                let (stream, peer, slot) = match accept(&listener, &slots).await {
-                    Ok(accepted) => accepted,
+                match accept(&listener, &slots).await {
+                    Ok((stream, peer, slot)) => welcome(&mut connections, stream, peer, slot),
                     Err(error) => return error,
-                };
-                let Ok(guest) = inner.guests.enter(peer, inner.config.max_connections_per_client) else {
-                    tracing::debug!(target: "balancer", %peer, "a client has too many connections");
-                    continue;
-                };
-                let (edge, target) = (Arc::clone(inner), door.target.clone());
-                let room = (slot, guest);
-                connections.spawn(connection(
-                    edge,
-                    target,
-                    door.tls.clone(),
-                    stream,
-                    peer,
-                    room,
-                    close.subscribe(),
-                ));
-                while connections.try_join_next().is_some() {}
+                }
             }
         });
         let mut broken = tokio::select! {
@@ -165,11 +163,18 @@ async fn serve(
         }
         let began = Instant::now();
         if broken.is_none() {
-            broken = timeout(inner.config.drain_delay, accepting).await.ok();
+            broken = tokio::select! {
+                error = accepting => Some(error),
+                () = sleep(inner.config.drain_delay) => None,
+                () = inner.quiesce.notified() => None,
+            };
         }
         (began, broken)
     };
-    drop(listener);
+    // Who has come already would be reset with the listener.
+    for (stream, peer) in arrived(listener) {
+        welcome(&mut connections, stream, peer, slots.clone().try_acquire_owned().ok());
+    }
     close.send_replace(true);
     while connections.try_join_next().is_some() {}
     let open = connections.len() + inner.tunnels.open();
@@ -183,6 +188,51 @@ async fn serve(
         return Err(error);
     }
     Ok(DrainReport { open, cut, seconds: began.elapsed().as_secs_f64() })
+}
+
+/// The connections that wait to be accepted, of a listener that accepts no more.
+fn arrived(listener: TcpListener) -> Vec<(TcpStream, IpAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    // It does not block: the first error says that there is none, or never will be.
+    let waiting = std::iter::from_fn(|| listener.accept().ok()).take(MOST_ARRIVED);
+    let taken = waiting.filter_map(|(stream, peer)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer.ip()))
+    });
+    taken.collect()
+}
+
+/// Counts a connection while it is served.
+struct Open(Arc<Inner>);
+
+impl Open {
+    fn new(inner: &Arc<Inner>) -> Self {
+        inner.open.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Inner {
+    /// See [`Gateway::quiesce`].
+    pub(crate) async fn quiesce(&self, within: Duration) -> usize {
+        let open = || self.open.load(Ordering::Acquire) + self.tunnels.open();
+        if self.closing.load(Ordering::Acquire) {
+            // Kept for a listener that comes to it only now, as there may be several.
+            self.quiesce.notify_waiters();
+            self.quiesce.notify_one();
+            let until = Instant::now() + within;
+            while open() > 0 && Instant::now() < until {
+                sleep(Duration::from_millis(2)).await;
+            }
+        }
+        open()
+    }
 }
 
 /// The next connection, once there is room for it.
@@ -416,6 +466,8 @@ impl Drop for AbortOnDrop {
 
 /// How often pauses and probes are looked at: short beside the shortest pause.
 const BEAT: Duration = Duration::from_millis(20);
+/// So many are taken from the queue of a listener that closes.
+const MOST_ARRIVED: usize = 4096;
 /// How long a new connection has for its first request when the listener closes.
 const FIRST: Duration = Duration::from_millis(500);
 /// How often it is looked for services that came or went.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use balancer::proxy::{self};
-use balancer::{Probes, Update};
-use http_body_util::BodyExt;
+use balancer::proxy::{self, Gateway};
+use balancer::{Config, Pool, Probes, Update};
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Incoming;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::*;
@@ -144,7 +145,7 @@ async fn a_gateway_is_ready_while_it_serves_and_says_when_it_never_can() {
     stream.set_nonblocking(true).unwrap();
     let none = std::net::TcpListener::from(std::os::fd::OwnedFd::from(stream));
     std::io::Write::write_all(&mut peer, b"wakes it").unwrap();
-    let none = tokio::net::TcpListener::from_std(none).unwrap();
+    let none = TcpListener::from_std(none).unwrap();
     let serving = front.gateway.serve(none, std::future::pending());
     let error = timeout(Duration::from_secs(5), serving).await.expect("it goes on for ever").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
@@ -182,4 +183,82 @@ async fn a_probe_that_says_not_ready_moves_requests_away_and_lets_others_finish(
         }
     });
     assert_eq!(slow, (200, "a finished".to_owned()));
+}
+
+/// A front that moves at once: when it is told, nothing is in flight, and who knocked before has been served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiesced_gateway_has_nothing_left_to_cut() {
+    let (go, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (going, gating) = (go.clone(), gate.clone());
+    let backend = Backend::start(move |request| {
+        let (go, gate) = (going.clone(), gating.clone());
+        async move {
+            if request.uri().path() == "/slow" {
+                gate.add_permits(1);
+                go.acquire().await.unwrap().forget();
+            }
+            reply(200, "done")
+        }
+    })
+    .await;
+    let config = proxy::Config::default().drain_delay(Duration::from_secs(60));
+    let mut front = Front::start(config, [backend.endpoint("a")]).await;
+    let within = Duration::from_millis(1500);
+    assert_eq!(front.gateway.quiesce(within).await, 0, "nothing is asked of one that does not drain");
+    assert_eq!(front.get("/").await.0, 200, "it was closed without a drain");
+
+    let mut idle = TcpStream::connect(front.addr).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: site\r\n\r\n").await.unwrap();
+    assert!(idle.read(&mut [0; 4096]).await.unwrap() > 0);
+    let addr = front.addr;
+    let slow = tokio::spawn(async move {
+        let request = Request::get("/slow").header("host", "site").body(Full::default()).unwrap();
+        Client::connect(addr).await.send(request).await.unwrap().status()
+    });
+    gate.acquire().await.unwrap().forget();
+    front.stop.take().unwrap().send(()).unwrap();
+    front.until("it drains", |_| !front.gateway.ready()).await;
+    assert_eq!(front.get("/").await.0, 200, "who comes during the delay is served");
+
+    let gateway = front.gateway.clone();
+    let quiet = tokio::spawn(async move { gateway.quiesce(within).await });
+    // The idle connection ends, the listener is gone, and the request under way goes on.
+    let ended =
+        timeout(Duration::from_secs(5), idle.read(&mut [0; 16])).await.expect("it stays open").unwrap();
+    assert_eq!(ended, 0);
+    assert!(TcpStream::connect(addr).await.is_err(), "it listens on");
+    assert!(!quiet.is_finished() && !slow.is_finished());
+    go.add_permits(1);
+    assert_eq!(slow.await.unwrap(), 200);
+    assert_eq!(quiet.await.unwrap(), 0);
+    let report = (&mut front.task).await.unwrap().unwrap();
+    assert_eq!(report.cut, 0);
+    assert!(report.seconds < 30.0, "the delay was waited for: {report:?}");
+}
+
+/// Connections that the kernel has taken and nobody has accepted yet belong to the old listener: they are served, not reset.
+#[tokio::test]
+async fn who_waits_in_the_queue_of_a_closing_listener_is_served() {
+    let backend = Backend::named("a").await;
+    let config = proxy::Config::default().drain_delay(Duration::ZERO);
+    let pool = Arc::new(Pool::new(Config::default(), 7).unwrap());
+    let gateway = Gateway::new(pool, config).unwrap();
+    gateway.apply(Update::reset([backend.endpoint("a")]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    // More than one turn of a task accepts.
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: site\r\n\r\n").await.unwrap();
+        queued.push(stream);
+    }
+    // Told to stop before it accepted anybody.
+    let serving = tokio::spawn(async move { gateway.serve(listener, async {}).await });
+    for mut stream in queued {
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(serving.await.unwrap().unwrap().cut, 0);
 }

@@ -147,11 +147,11 @@ pub(crate) fn keepalived_conf(host: &Host, folder: &Folder) -> String {
     )
 }
 
-/// Ends well if the host's gateway says that it is ready. Without curl, which not every machine has.
+/// Ends well if the host's gateway says that it is ready; that it is not, it says when no connection is left on it. Without curl, which not every machine has.
 pub(crate) fn gateway_check() -> String {
     format!(
         "#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{GATEWAY_CHECK_PORT} || exit 1\n\
-         printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3\nread -r -t 1 _ code _ <&3\n[ \"$code\" = 200 ]\n"
+         printf 'GET /healthz?quiesce HTTP/1.0\\r\\n\\r\\n' >&3\nread -r -t 1 _ code _ <&3\n[ \"$code\" = 200 ]\n"
     )
 }
 

@@ -166,7 +166,6 @@ impl Fault {
                 Some("a manager that was off needs up to two minutes to be a full member again")
             }
             Self::ClockAhead => Some("every component is rolled out twice for it"),
-            Self::GatewayRestarted => Some("a known defect: one GET in 5,800 is cut when the address moves"),
             _ => None,
         }
     }

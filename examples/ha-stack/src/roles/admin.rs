@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use axum::extract::{Query, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -63,16 +63,24 @@ pub async fn serve(
     let app = Router::new()
         .route("/load", get(load))
         .route("/events", get(events_of))
-        .with_state(services)
-        .merge(Router::new().route("/healthz", get(healthz)).with_state(standing))
+        .with_state(services.clone())
+        .merge(Router::new().route("/healthz", get(healthz)).with_state((standing, services)))
         .merge(drain)
         .merge(metrics::server::route(Arc::new(page)))
         .merge(more);
     axum::serve(listener, app).await.context("the admin address no longer answers")
 }
 
-async fn healthz(State(standing): State<Standing>) -> (StatusCode, &'static str) {
+/// With `?quiesce` the answer that it is not ready comes when no connection is left, for a front that moves users at once when it hears it.
+async fn healthz(
+    State((standing, services)): State<(Standing, Services)>,
+    RawQuery(query): RawQuery,
+) -> (StatusCode, &'static str) {
     if standing.left.is_cancelled() {
+        if query.as_deref() == Some("quiesce") {
+            let open = services.router().quiesce(QUIESCES).await;
+            tracing::info!(open, "the front moves");
+        }
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ready\n")
@@ -81,6 +89,9 @@ async fn healthz(State(standing): State<Standing>) -> (StatusCode, &'static str)
 
 /// Longer than users who click leave a connection idle, and short beside the drain delay, within which the address moves.
 const HAND_OVER: Duration = Duration::from_millis(700);
+
+/// Most requests are over by then, and a front's check waits that long.
+const QUIESCES: Duration = Duration::from_millis(700);
 
 /// Whose load is asked for; all services' without one.
 #[derive(Deserialize)]
@@ -335,7 +346,13 @@ mod tests {
     #[tokio::test]
     async fn connections_are_ended_before_the_front_turns_away() {
         let stop = CancellationToken::new();
-        let says = async |standing: &Standing| healthz(State(standing.clone())).await.0;
+        let services =
+            Services::new(super::super::gateway::config("/healthz", Duration::from_secs(1)), None, None);
+        let services = services.unwrap();
+        let says = async |standing: &Standing| {
+            let query = RawQuery(Some("quiesce".into()));
+            healthz(State((standing.clone(), services.clone())), query).await.0
+        };
         let (long, short) = (Duration::from_secs(3600), Duration::from_millis(1));
         let [later, soon] = [long, short].map(|hand_over| Standing::after(stop.clone(), hand_over));
         tokio::time::sleep(Duration::from_millis(20)).await;
