@@ -2,17 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use reqwest::Url;
+use bytes::Bytes;
+use http::{
+    HeaderValue, Uri,
+    uri::{InvalidUri, PathAndQuery},
+};
 
 use crate::{Error, Result, escape};
 
-/// A parsed address: what comes before the path of a request, and the socket's file for a unix socket.
+/// A parsed address: where to connect to, and what comes before the path of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// `http://host:port` or `https://host:port`, and an optional path prefix, without a slash at the end.
-    base: String,
-    /// The same, taken apart once and not again for each call.
-    url: Url,
+    /// Where to connect to.
+    root: Uri,
+    /// The path prefix, escaped; empty or with a slash before it.
+    prefix: String,
     unix: Option<PathBuf>,
     /// For messages.
     shown: String,
@@ -55,12 +59,14 @@ impl Address {
             _ => return refuse("host or port is missing or wrong; write host:port or http://host:port"),
         };
         let scheme = if https { "https" } else { "http" };
-        let base = match prefix.trim_matches('/') {
-            "" => format!("{scheme}://{authority}"),
-            prefix => format!("{scheme}://{authority}/{}", escape::path("address prefix", prefix)?),
+        let prefix = match prefix.trim_matches('/') {
+            "" => String::new(),
+            prefix => format!("/{}", escape::path("address prefix", prefix)?),
         };
-        match Url::parse(&base) {
-            Ok(url) => Ok(Self { shown: base.clone(), base, url, unix: None }),
+        let root = format!("{scheme}://{authority}");
+        let shown = format!("{root}{prefix}");
+        match root.parse() {
+            Ok(root) => Ok(Self { root, prefix, unix: None, shown }),
             Err(error) => refuse(&format!("not an address: {error}")),
         }
     }
@@ -72,9 +78,8 @@ impl Address {
         if !path.starts_with('/') || path.contains('\0') {
             return Err(Error::setting(name, value, "the path must be absolute: unix:///path/of/socket"));
         }
-        let base = "http://localhost".to_owned();
-        let url = Url::parse(&base).map_err(|error| Error::setting(name, value, error.to_string()))?;
-        Ok(Self { base, url, unix: Some(path.into()), shown: value.to_owned() })
+        let root = Uri::from_static("http://localhost");
+        Ok(Self { root, prefix: String::new(), unix: Some(path.into()), shown: value.to_owned() })
     }
 
     /// For messages.
@@ -82,27 +87,38 @@ impl Address {
         &self.shown
     }
 
-    pub(crate) fn base(&self) -> &str {
-        &self.base
+    /// Scheme, host and port.
+    pub(crate) fn root(&self) -> Uri {
+        self.root.clone()
     }
 
-    /// The URL of a request's escaped path and query.
-    pub(crate) fn url(&self, path: &str, query: Option<&str>) -> Url {
-        let mut url = self.url.clone();
-        match url.path() {
-            "" | "/" => url.set_path(path),
-            prefix => url.set_path(&format!("{prefix}{path}")),
+    /// What the server is called in a request's head.
+    pub(crate) fn host_header(&self) -> Result<HeaderValue> {
+        let authority = self.root.authority().map_or("", |authority| authority.as_str());
+        HeaderValue::from_str(authority)
+            .map_err(|_| Error::setting("address", &self.shown, "the host does not fit a header"))
+    }
+
+    /// What stands in a request's first line: its escaped path and query behind the prefix.
+    pub(crate) fn target(&self, path: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
+        let length = self.prefix.len() + path.len() + query.map_or(0, |query| query.len() + 1);
+        let mut text = String::with_capacity(length);
+        text.push_str(&self.prefix);
+        text.push_str(path);
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(query);
         }
-        url.set_query(query);
-        url
+        Ok(PathAndQuery::from_maybe_shared(Bytes::from(text))?.into())
     }
 
     pub(crate) fn unix(&self) -> Option<&Path> {
         self.unix.as_deref()
     }
 
+    #[cfg(any(feature = "tls", test))]
     pub(crate) fn is_https(&self) -> bool {
-        self.base.starts_with("https:")
+        self.root.scheme() == Some(&http::uri::Scheme::HTTPS)
     }
 
     /// The agent of this machine.
@@ -128,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(value: &str) -> Result<String> {
-        Address::parse("CONSUL_HTTP_ADDR", value, false).map(|address| address.base)
+        Address::parse("CONSUL_HTTP_ADDR", value, false).map(|address| address.shown)
     }
 
     #[test]
@@ -138,24 +154,30 @@ mod tests {
         assert_eq!(parse("http://[::1]:9/").unwrap(), "http://[::1]:9");
         assert_eq!(parse("[::1]").unwrap(), "http://[::1]:8500");
         assert_eq!(parse("http://h:1/a/b/").unwrap(), "http://h:1/a/b");
-        let url = |address: &str, query| {
-            Address::parse("a", address, false).unwrap().url("/v1/kv/a%20%3F%23b", query).to_string()
+        let target = |address: &str, query| {
+            let address = Address::parse("a", address, false).unwrap();
+            assert_eq!(
+                (address.root().to_string().as_str(), address.host_header().unwrap()),
+                ("http://h:1/", HeaderValue::from_static("h:1"))
+            );
+            address.target("/v1/kv/a%20%3F%23b", query).unwrap().to_string()
         };
-        assert_eq!(url("h:1", None), "http://h:1/v1/kv/a%20%3F%23b");
+        assert_eq!(target("h:1", None), "/v1/kv/a%20%3F%23b");
         // A prefix is text, escaped here.
-        assert_eq!(url("http://h:1/a%b/", Some("x=%26&y")), "http://h:1/a%25b/v1/kv/a%20%3F%23b?x=%26&y");
+        assert_eq!(target("http://h:1/a%b/", Some("x=%26&y")), "/a%25b/v1/kv/a%20%3F%23b?x=%26&y");
+        assert!(Address::local(false).unwrap().target("/v1/<x>", None).is_err());
         assert_eq!(Address::local(false).unwrap().as_str(), "http://127.0.0.1:8500");
         let socket = Address::parse("a", "unix:///run/consul.sock", false).unwrap();
         assert_eq!(
-            (socket.base(), socket.unix(), socket.as_str()),
-            ("http://localhost", Some(Path::new("/run/consul.sock")), "unix:///run/consul.sock")
+            (socket.host_header().unwrap().to_str().unwrap(), socket.unix(), socket.as_str()),
+            ("localhost", Some(Path::new("/run/consul.sock")), "unix:///run/consul.sock")
         );
     }
 
     #[cfg(feature = "tls")]
     #[test]
     fn tls_is_never_taken_back() {
-        let secure = |value: &str| Address::parse("a", value, true).unwrap().base;
+        let secure = |value: &str| Address::parse("a", value, true).unwrap().shown;
         assert_eq!(secure("h:1"), "https://h:1");
         assert_eq!(secure("http://h:1"), "https://h:1");
         assert_eq!(secure("h"), "https://h:8501");
@@ -195,10 +217,11 @@ mod tests {
         #[test]
         fn whatever_is_written_there(value in "(http://|https://|unix://|)[ -~ä]{0,24}", secure: bool) {
             if let Ok(address) = Address::parse("a", &value, secure) {
-                let url = Url::parse(&format!("{}/v1/x", address.base())).unwrap();
-                prop_assert!(url.path().ends_with("/v1/x") && url.query().is_none());
+                let target = address.target("/v1/x", None).unwrap();
+                prop_assert!(target.path().ends_with("/v1/x") && target.query().is_none());
+                prop_assert_eq!(target.path(), format!("{}/v1/x", address.prefix));
                 prop_assert!(!secure || address.is_https() || address.unix().is_some());
-                prop_assert!(url.username().is_empty());
+                prop_assert!(address.host_header().unwrap().to_str().is_ok_and(|host| !host.contains('@')));
             }
         }
     }

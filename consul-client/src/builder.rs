@@ -9,20 +9,21 @@ use std::{
 
 use base64::Engine as _;
 use http::HeaderValue;
-use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
-#[cfg(feature = "tls")]
-use crate::Tls;
 use crate::{
     Client, Consistency, Error, Result,
     address::Address,
+    dial::Dial,
     environment::Environment,
+    pool::Pool,
     scope::Scope,
     token::{TokenSource, header},
     transport::{Lane, Transport},
 };
+#[cfg(feature = "tls")]
+use crate::{Tls, dial};
 
 /// Settings of a [`Client`].
 #[derive(Debug)]
@@ -208,8 +209,18 @@ impl ClientBuilder {
         if addresses.is_empty() {
             addresses.push(Address::local(self.secure)?);
         }
-        let (short, blocking) =
-            (self.lane(&addresses, self.max_short)?, self.lane(&addresses, self.max_blocking)?);
+        #[cfg(feature = "tls")]
+        let tls =
+            addresses.iter().any(Address::is_https).then(|| self.tls.config()).transpose()?.map(Arc::new);
+        let lane = |size| {
+            self.lane(
+                &addresses,
+                size,
+                #[cfg(feature = "tls")]
+                &tls,
+            )
+        };
+        let (short, blocking) = (lane(self.max_short)?, lane(self.max_blocking)?);
         let basic_auth = self.basic_auth.as_ref().map(|pair| basic(pair.expose_secret())).transpose()?;
         let token = match self.token {
             Token::Source(source) => source,
@@ -232,59 +243,25 @@ impl ClientBuilder {
         Ok(Client::new(transport, self.scope))
     }
 
-    fn lane(&self, addresses: &[Address], size: usize) -> Result<Lane> {
-        let slots = Arc::new(Semaphore::new(size));
-        let mut http = Vec::new();
-        let mut shared = None;
-        for address in addresses {
-            let client = match (address.unix(), &shared) {
-                (None, Some(client)) => reqwest::Client::clone(client),
-                (socket, _) => self.http(size, socket, addresses.iter().any(Address::is_https))?,
-            };
-            if address.unix().is_none() {
-                shared = Some(client.clone());
-            }
-            http.push(client);
-        }
-        Ok(Lane { http, slots, size })
-    }
-
-    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "only TLS asks for `https`"))]
-    fn http(&self, size: usize, socket: Option<&std::path::Path>, https: bool) -> Result<reqwest::Client> {
-        let builder = reqwest::Client::builder()
-            // Following a redirect would write another key than the one asked for.
-            .redirect(Policy::none())
-            // An agent is reached directly; a proxy from the environment would see the token.
-            .no_proxy()
-            // Repeating is decided in one place, by class of error.
-            .retry(reqwest::retry::never())
-            .connect_timeout(self.connect_timeout)
-            .pool_max_idle_per_host(size)
-            // Longer than any gap between polls, shorter than a forgotten connection.
-            .pool_idle_timeout(Duration::from_secs(90))
-            // A host that loses power says nothing; these notice it under a blocking query in about ten seconds.
-            .tcp_keepalive(Duration::from_secs(4))
-            .tcp_keepalive_interval(Duration::from_secs(2))
-            .tcp_keepalive_retries(3);
-        // The HTTP library's own limit of 30 s would overrule the three above, and it also ends what was sent to a host that
-        // was dead already.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let builder = builder.tcp_user_timeout(Duration::from_secs(10));
-        #[cfg(unix)]
-        let builder = match socket {
-            Some(path) => builder.unix_socket(path),
-            None => builder,
+    /// A redirect is an answer like any other: following it would write another key than the one asked for. Nor is there a proxy from
+    /// the environment, which would see the token.
+    fn lane(
+        &self,
+        addresses: &[Address],
+        size: usize,
+        #[cfg(feature = "tls")] tls: &dial::Tls,
+    ) -> Result<Lane> {
+        let pool = |address: &Address| {
+            let dial = Dial::new(
+                address,
+                self.connect_timeout,
+                #[cfg(feature = "tls")]
+                tls,
+            );
+            Ok(Pool::new(dial?))
         };
-        #[cfg(feature = "tls")]
-        let builder = if https || socket.is_some() {
-            builder.tls_backend_preconfigured(self.tls.config()?)
-        } else {
-            // The HTTP library wants a configuration even for clients that never use it, and there is no process-wide one.
-            builder.tls_backend_preconfigured(Tls::default().danger_accept_any_certificate().config()?)
-        };
-        builder
-            .build()
-            .map_err(|error| Error::setting("http client", "", format!("cannot be built: {error}")))
+        let pools = addresses.iter().map(pool).collect::<Result<_>>()?;
+        Ok(Lane { pools, slots: Arc::new(Semaphore::new(size)), size })
     }
 }
 

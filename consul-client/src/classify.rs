@@ -55,7 +55,9 @@ const DENIED: &[&str] = &[
     "error parsing token",
     "missing jwt",
 ];
-const NOT_READY: &[&str] = &["missing node registration", "not initialized yet"];
+/// A node that has just joined is registered first and its check after that; a session needs both.
+const NOT_READY: &[&str] =
+    &["missing node registration", "missing check 'serfhealth' registration", "not initialized yet"];
 const NOT_CARRIED_OUT: &[&str] = &[
     "no cluster leader",
     "failed to get conn",
@@ -108,6 +110,8 @@ mod tests {
             Error::NoLeader(_)
         ));
         assert!(matches!(put(500, "Missing node registration"), Error::NotReady(_)));
+        assert!(matches!(put(500, "Missing check 'serfHealth' registration"), Error::NotReady(_)));
+        assert!(matches!(put(500, "Missing check 'mine' registration"), Error::Rejected(_)));
         assert!(matches!(put(500, "autopilot config not initialized yet"), Error::NotReady(_)));
         for untrusted in [
             "no known key successfully validated the token signature",

@@ -12,6 +12,8 @@ use crate::{
     Result, SemaphoreBuilder, Sessions, Snapshots, StatusApi, Txn,
     address::Address,
     conditional,
+    dial::Body,
+    pool::Exchange,
     request::{Raw, Request},
     scope::Scope,
     token::header,
@@ -242,9 +244,9 @@ impl Client {
     pub(crate) async fn stream(
         &self,
         request: Request,
-        body: Option<reqwest::Body>,
+        body: Body,
         limit: Duration,
-    ) -> Result<(reqwest::Response, OwnedSemaphorePermit)> {
+    ) -> Result<(Exchange, OwnedSemaphorePermit)> {
         self.transport.stream(&self.scope.apply(request), body, limit).await
     }
 
@@ -254,8 +256,8 @@ impl Client {
         request: Request,
         limit: Duration,
     ) -> Result<(Meta, impl futures_core::Stream<Item = Result<Bytes>> + Send + use<>)> {
-        let (response, slot) = self.stream(request.clone(), None, limit).await?;
-        let meta = Meta::from_headers(response.headers());
+        let (response, slot) = self.stream(request.clone(), Body::Whole(None), limit).await?;
+        let meta = Meta::from_headers(&response.headers);
         let chunks = futures_util::stream::unfold(Some((response, slot)), move |state| {
             let request = request.clone();
             async move {

@@ -114,9 +114,9 @@ mod tests {
         #[test]
         fn what_is_accepted_reaches_the_url_unchanged(key in "[ -~äß€]{1,40}") {
             if let Ok(escaped) = path("key", &key) {
-                let url = reqwest::Url::parse(&format!("http://h:1/v1/kv/{escaped}")).unwrap();
+                let url: http::Uri = format!("/v1/kv/{escaped}").parse().unwrap();
                 prop_assert_eq!(url.path(), format!("/v1/kv/{escaped}"));
-                prop_assert!(url.query().is_none() && url.fragment().is_none());
+                prop_assert!(url.query().is_none());
             }
         }
     }

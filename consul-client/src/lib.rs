@@ -35,7 +35,7 @@
 //! | `dns` | `dns`: names in Consul's DNS, over UDP and TCP |
 //! | `testing` | `testing`: an in-process Consul for tests |
 //!
-//! A call is built by a pure function, sent by one file (`transport`), decoded by a pure function. Waits have deadlines, repetitions
+//! A call is built by a pure function, sent by `transport` over the connections of `pool` and `dial`, decoded by a pure function. Waits have deadlines, repetitions
 //! have jitter and end with the call's deadline, connections are capped below the server's limit per address.
 //!
 //! Events go to `tracing`, with the fields `endpoint`, `key`, `prefix` or `id`, and `error`, `why`, `fence`, `delay_ms` or `seconds`:
@@ -59,6 +59,7 @@ mod conditional;
 mod config_entries;
 mod connect;
 mod coordinates;
+mod dial;
 #[cfg(feature = "dns")]
 pub mod dns;
 mod environment;
@@ -71,6 +72,7 @@ mod health;
 mod kv;
 mod lock;
 mod operator;
+mod pool;
 mod prepared;
 mod query;
 mod request;

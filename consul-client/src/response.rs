@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// How fresh a read must be.
 ///
 /// One choice, because Consul refuses `stale` and `consistent` together.
@@ -36,14 +38,15 @@ impl Consistency {
     }
 
     /// The `Cache-Control` header, in whole seconds as HTTP has it.
-    pub(crate) fn cache_control(self) -> Option<String> {
+    pub(crate) fn cache_control(self) -> Option<HeaderValue> {
         let Consistency::Cached { max_age, stale_if_error } = self else {
             return None;
         };
         let directive =
             |name: &str, age: Option<Duration>| age.map(|age| format!("{name}={}", age.as_secs()));
         let parts = [directive("max-age", max_age), directive("stale-if-error", stale_if_error)];
-        Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+        let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        HeaderValue::try_from(text).ok().filter(|text| !text.is_empty())
     }
 }
 

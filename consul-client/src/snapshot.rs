@@ -9,9 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 
-use crate::{Client, Meta, Result, request::Request};
+use crate::{
+    Client, Meta, Result,
+    dial::{Body, Source},
+    request::Request,
+};
 
 /// See [`Client::snapshot`].
 #[derive(Debug, Clone)]
@@ -58,10 +62,11 @@ impl Snapshots {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         use futures_util::StreamExt as _;
-        let frames = archive.map(|chunk| chunk.map(http_body::Frame::data));
-        let body = reqwest::Body::wrap(StreamBody::new(frames));
+        let frames =
+            archive.map(|chunk| chunk.map(http_body::Frame::data).map_err(|error| Source(error.into())));
+        let body = Body::Stream(BodyExt::boxed(StreamBody::new(frames)));
         let request = Request::put("/v1/snapshot");
-        self.client.stream(request, Some(body), RESTORE_LIMIT).await.map(drop)
+        self.client.stream(request, body, RESTORE_LIMIT).await.map(drop)
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS: rustls with aws-lc-rs, given to the HTTP library ready-made, so that no process-wide default is set or needed.
+//! TLS: rustls with aws-lc-rs, given to each connection ready-made, so that no process-wide default is set or needed.
 
 use std::{
     path::{Path, PathBuf},
@@ -231,13 +231,6 @@ impl ServerCertVerifier for Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Features are the sum of what every crate of a program asks for: ours must not leave the HTTP library of others without
-    /// a cryptographic provider, where building a client panics.
-    #[test]
-    fn other_users_of_the_http_library_go_on_building_clients() {
-        assert!(reqwest::Client::builder().build().is_ok());
-    }
 
     #[test]
     fn a_missing_or_wrong_file_is_named() {

@@ -1,4 +1,5 @@
-//! The only file that does I/O: sends a request, with a place in a queue, a deadline per attempt, and retries by class of error.
+//! Sends a request, with a place in a queue, a deadline per attempt, and retries by class of error. It does the I/O with `pool`, which
+//! keeps connections, and `dial`, which opens them.
 //!
 //! Short and blocking calls have a pool and a fair queue each, because a client whose connections all hang in blocking queries
 //! cannot renew its lock. Together they stay below the 200 connections that a server allows one address; beyond that, Consul 1.8
@@ -14,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, uri::InvalidUri};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -25,7 +26,9 @@ use crate::{
     address::Address,
     backoff::Backoff,
     classify::classify,
+    dial::Body,
     error::Answer,
+    pool::{Broke, Exchange, Pool},
     request::{Raw, Request},
     token::TokenSource,
 };
@@ -47,8 +50,8 @@ pub(crate) struct Transport {
 
 /// A pool of connections and the queue before it.
 pub(crate) struct Lane {
-    /// One per address: the addresses on TCP share one, each unix socket has its own.
-    pub(crate) http: Vec<reqwest::Client>,
+    /// One per address.
+    pub(crate) pools: Vec<Arc<Pool>>,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) size: usize,
 }
@@ -165,12 +168,12 @@ impl Transport {
         token: Option<&HeaderValue>,
         asked: &Asked<'_>,
     ) -> Result<Raw> {
-        let body = request.body.clone().map(reqwest::Body::from);
+        let body = Body::Whole(request.body.clone());
         let mut response = self.send(lane, request, token, asked.turn, body).await?;
         asked.answered();
-        let status = response.status().as_u16();
-        let meta = Meta::from_headers(response.headers());
-        let hash = response.headers().get(&CONTENT_HASH).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let status = response.status;
+        let meta = Meta::from_headers(&response.headers);
+        let hash = response.headers.get(&CONTENT_HASH).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let body = self.body(&mut response, request).await?;
         // A 404 without an index is some proxy's, and must not pass for "no such key".
         let absent = status == 404 && request.absent_ok && meta.index.is_some();
@@ -187,45 +190,42 @@ impl Transport {
         request: &Request,
         token: Option<&HeaderValue>,
         turn: usize,
-        body: Option<reqwest::Body>,
-    ) -> Result<reqwest::Response> {
+        body: Body,
+    ) -> Result<Exchange> {
         let at = turn % self.addresses.len().max(1);
-        let (Some(address), Some(http)) = (self.addresses.get(at), lane.http.get(at)) else {
+        let (Some(address), Some(pool)) = (self.addresses.get(at), lane.pools.get(at)) else {
             return Err(Error::setting("address", "", "the client has none"));
         };
-        let url = address.url(&request.path, request.query().as_deref());
-        let mut builder = http.request(request.method.clone(), url);
+        let unfit = |error: InvalidUri| Error::invalid("path", &request.path, error.to_string());
+        let mut sent = http::Request::new(body);
+        *sent.method_mut() = request.method.clone();
+        *sent.uri_mut() = address.target(&request.path, request.query().as_deref()).map_err(unfit)?;
+        let headers = sent.headers_mut();
         if let Some(token) = token {
-            builder = builder.header(TOKEN, token);
+            headers.insert(TOKEN, token.clone());
         }
         if let Some(pair) = &self.basic_auth {
-            builder = builder.header(header::AUTHORIZATION, pair);
+            headers.insert(header::AUTHORIZATION, pair.clone());
         }
         if let Some(control) = request.consistency.and_then(Consistency::cache_control) {
-            builder = builder.header(header::CACHE_CONTROL, control);
+            headers.insert(header::CACHE_CONTROL, control);
         }
-        if let Some(body) = body {
-            builder = builder.body(body);
-        }
-        builder.send().await.map_err(|error| {
-            if error.is_connect() {
-                return Error::NotSent {
-                    endpoint: request.endpoint(),
-                    address: address.as_str().to_owned(),
-                    source: Box::new(error.without_url()),
-                };
+        pool.send(sent).await.map_err(|error| match error {
+            Broke::NotSent(source) => {
+                let (endpoint, address) = (request.endpoint(), address.as_str().to_owned());
+                Error::NotSent { endpoint, address, source }
             }
-            broke(error, request)
+            Broke::Ended(error) => broke(error, request),
         })
     }
 
-    async fn body(&self, response: &mut reqwest::Response, request: &Request) -> Result<Bytes> {
+    async fn body(&self, response: &mut Exchange, request: &Request) -> Result<Bytes> {
         let too_big = || Error::Decode {
             endpoint: request.endpoint(),
             reason: format!("the body exceeds the limit of {} bytes", self.max_answer),
             write: request.is_write(),
         };
-        if response.content_length().is_some_and(|length| length > self.max_answer as u64) {
+        if response.length().is_some_and(|length| length > self.max_answer as u64) {
             return Err(too_big());
         }
         let broke = |error| broke(error, request);
@@ -264,9 +264,9 @@ impl Transport {
     pub(crate) async fn stream(
         &self,
         request: &Request,
-        body: Option<reqwest::Body>,
+        body: Body,
         limit: Duration,
-    ) -> Result<(reqwest::Response, OwnedSemaphorePermit)> {
+    ) -> Result<(Exchange, OwnedSemaphorePermit)> {
         let lane = &self.blocking;
         let ends = Instant::now() + limit.min(MAX_DEADLINE);
         let slot = lane.slot(request, ends, limit).await?;
@@ -276,8 +276,8 @@ impl Transport {
         };
         let sending = self.send(lane, request, token.as_ref(), self.turn(), body);
         let mut response = within(ends, request, limit, sending).await?;
-        let status = response.status().as_u16();
-        if response.status().is_success() {
+        let status = response.status;
+        if (200..300).contains(&status) {
             return Ok((response, slot));
         }
         let body = within(ends, request, limit, self.body(&mut response, request)).await?;
@@ -317,9 +317,8 @@ async fn within<T>(
     }
 }
 
-/// A connection that ended in the middle. The URL is left out: its query can hold values.
-pub(crate) fn broke(error: reqwest::Error, request: &Request) -> Error {
-    let error = error.without_url();
+/// A connection that ended in the middle.
+pub(crate) fn broke(error: hyper::Error, request: &Request) -> Error {
     let reason = format!("the connection broke: {}", innermost(&error));
     Error::unknown_outcome(request.is_write(), request.endpoint(), None, reason, Some(Box::new(error)))
 }
@@ -394,3 +393,14 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 pub(crate) const RETRY_ELECTION: Duration = Duration::from_millis(300);
 /// Keeps `now + duration` from overflowing.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    /// Every future of a caller carries this one.
+    #[test]
+    fn a_call_is_small() {
+        let kv = crate::Client::builder().build().unwrap().kv();
+        let (get, put) = (size_of_val(&kv.get("a")), size_of_val(&kv.put("a", "b")));
+        assert!(get.max(put) < 5 * 1024, "{get} {put}");
+    }
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod connections;
 #[cfg(feature = "testing")]
 mod in_process;
 #[cfg(feature = "testing")]

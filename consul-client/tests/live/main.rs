@@ -5,6 +5,7 @@
 mod agent;
 mod contenders;
 mod datacenters;
+mod environment;
 mod faults;
 mod keys;
 mod locks;
