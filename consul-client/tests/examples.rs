@@ -16,6 +16,8 @@ fn program(name: &str) -> PathBuf {
 #[tokio::test]
 async fn each_example_runs_to_its_end() {
     for (name, last) in [
+        ("keys", "left: 0"),
+        ("lock", "host-2 works with fence "),
         ("watch", "web is [\"web-1\"]"),
         ("election", "the first writes again: false"),
         ("counter", "counted to 8; "),

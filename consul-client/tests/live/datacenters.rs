@@ -35,6 +35,27 @@ async fn calls_watches_and_queries_reach_the_other_data_centre() {
     assert!(error.contains("dc1") && error.contains("dc2"), "{error}");
     let lock = here.with_datacenter("dc1").lock("l").acquire().await.unwrap();
     lock.release().await.unwrap();
+    // An agent of that one locks there, and what it holds is seen from here: the key, its holder, the fence that guards a write.
+    let lock = there.lock("l").value("n2").acquire().await.unwrap();
+    let pair = afar.kv().get("l").await.unwrap().value.unwrap();
+    assert!(&pair.value[..] == b"n2" && pair.session.is_some());
+    assert_eq!(here.kv().get("l").await.unwrap().value.unwrap().session, None, "another key of that name");
+    let guarded = || there.with_datacenter("dc2").txn().check_fence("l", lock.fence()).set("progress", "1");
+    assert!(guarded().commit().await.unwrap().is_done());
+    let fence = lock.fence();
+    lock.release().await.unwrap();
+    let next = there.lock("l").acquire().await.unwrap();
+    assert!(next.fence() > fence);
+    let late = afar.txn().check_fence("l", fence).set("progress", "2").commit().await.unwrap();
+    assert!(!late.is_done(), "{late:?}");
+    next.release().await.unwrap();
+    for error in [
+        afar.semaphore("s", 1).acquire().await.err().map(|error| error.to_string()),
+        afar.ephemeral("e").hold().await.err().map(|error| error.to_string()),
+    ] {
+        let text = error.expect("refused");
+        assert!(text.contains("dc1") && text.contains("dc2"), "{text}");
+    }
     let tied = SessionOptions::default().node("n2").checks(Vec::<String>::new()).ttl(Duration::from_secs(10));
     let session = afar.sessions().create(&tied).await.unwrap();
     assert!(afar.kv().acquire("l", "held", &session).await.unwrap());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod checks;
 mod contenders;
 mod datacenters;
 mod environment;
@@ -20,6 +21,11 @@ mod transport;
 
 use agent::FREE_WAIT;
 use consul_client::{ServiceEntry, ServiceRegistration, Watch};
+
+/// The next item of what never ends.
+pub(crate) async fn soon<T>(future: impl Future<Output = Option<T>>) -> T {
+    tokio::time::timeout(FREE_WAIT, future).await.expect("in time").expect("endless")
+}
 
 /// The next snapshot's instance ids.
 pub(crate) async fn ids(watch: &mut Watch<ServiceEntry>) -> Vec<String> {

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use consul_client::{
-    Action, BindingRule, CatalogRegistration, Change, Check, Client, ConfigEntry, Consistency, Deregister,
-    Error, ExternalService, Intention, NewToken, Policy, PreparedQuery, Role, Side, Status, TxnResult,
+    Action, BindingRule, CatalogRegistration, Change, Client, ConfigEntry, Consistency, Deregister, Error,
+    ExternalService, Intention, NewToken, Policy, PreparedQuery, Role, Side, Status, TxnResult,
 };
 use futures_util::StreamExt as _;
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    agent::{Consul, FREE_WAIT, eventually},
-    web,
+    agent::{Consul, eventually},
+    soon, web,
 };
 
 const ROOT: &str = "c0ffee00-0000-0000-0000-000000000000";
-
-async fn soon<T>(future: impl Future<Output = Option<T>>) -> T {
-    tokio::time::timeout(FREE_WAIT, future).await.expect("in time").expect("endless")
-}
 
 #[tokio::test]
 #[ignore = "needs consul: ./test.sh runs it"]
@@ -154,63 +150,6 @@ async fn the_catalog_without_an_agent() {
         client.with_consistency(Consistency::Consistent).catalog().nodes().await.unwrap().value.len(),
         1
     );
-}
-
-#[tokio::test]
-#[ignore = "needs consul: ./test.sh runs it"]
-async fn an_agent_and_its_checks() {
-    let consul = Consul::start().await;
-    let agent = consul.client().agent();
-    let mut own = agent.watch_service("web-1");
-    assert!(soon(own.next()).await.items.is_empty());
-    assert_eq!(agent.service("web-1").await.unwrap(), None);
-    assert_eq!(agent.health_by_id("web-1").await.unwrap(), None);
-    assert!(agent.health_by_name("web").await.unwrap().is_empty());
-    let ttl = Check::ttl(Duration::from_secs(60)).id("alive");
-    agent.register(&web("web-1", 1).check(ttl).weights(3, 1).enable_tag_override()).await.unwrap();
-    assert_eq!(soon(own.next()).await.items[0].weights.passing, 3);
-    for (status, wanted) in [
-        (Status::Passing, Status::Passing),
-        (Status::Warning, Status::Warning),
-        (Status::Critical, Status::Critical),
-    ] {
-        agent.update_ttl("alive", status, "x").await.unwrap();
-        assert_eq!(agent.health_by_id("web-1").await.unwrap().unwrap().aggregated_status, wanted);
-        assert_eq!(agent.health_by_name("web").await.unwrap()[0].aggregated_status, wanted);
-    }
-    assert_eq!(agent.services_where("Service == web").await.unwrap().len(), 1);
-    agent.register(&web("web-1", 2)).await.unwrap();
-    assert_eq!(soon(own.next()).await.items[0].port, 2);
-    agent.service_maintenance("web-1", Some("moving")).await.unwrap();
-    assert_eq!(agent.health_by_id("web-1").await.unwrap().unwrap().aggregated_status, Status::Maintenance);
-    agent.service_maintenance("web-1", None).await.unwrap();
-    assert!(agent.service_maintenance("none", None).await.is_err());
-    agent.node_maintenance(Some("moving")).await.unwrap();
-    assert!(agent.checks().await.unwrap().contains_key("_node_maintenance"));
-    agent.node_maintenance(None).await.unwrap();
-    let hour = Duration::from_secs(3600);
-    for check in [
-        Check::ttl(hour),
-        Check::http("http://127.0.0.1:1/").method("HEAD").header("a", "b").thresholds(2, 2).interval(hour),
-        Check::tcp("127.0.0.1:1").interval(hour).timeout(Duration::from_secs(1)),
-        Check::grpc("127.0.0.1:1", false).interval(hour),
-        Check::alias_service("web-1"),
-        Check::alias_node("n1"),
-    ] {
-        agent.register_check("extra", check.clone(), Some("web-1")).await.unwrap();
-        assert_eq!(agent.checks().await.unwrap()["extra"].service_id, "web-1", "{check:?}");
-        agent.deregister_check("extra").await.unwrap();
-    }
-    let script = agent.register_check("s", Check::script(["true"]).interval(hour), None).await.unwrap_err();
-    assert!(script.to_string().contains("disabled"), "{script}");
-    agent.deregister_check("none").await.ok();
-    // What the agent shows is of the last ten seconds, the first of which are empty.
-    eventually("it tells of its runtime", async || {
-        agent.metrics().await.unwrap().gauges.iter().any(|gauge| gauge.name.contains("runtime"))
-    })
-    .await;
-    agent.reload().await.unwrap();
-    assert!(agent.join("127.0.0.1:1").await.is_err());
 }
 
 #[tokio::test]
