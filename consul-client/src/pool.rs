@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::dial::{Body, Cause, Dial};
 
@@ -88,8 +88,12 @@ impl Pool {
     fn put_back(self: &Arc<Self>, sender: SendRequest<Body>) {
         let mut idle = self.idle();
         idle.stack.push_back((sender, Instant::now()));
-        if !std::mem::replace(&mut idle.tended, true) {
-            tokio::spawn(Tending(Arc::downgrade(self)).run());
+        // A stream may be read to its end where no runtime is.
+        if !idle.tended
+            && let Ok(runtime) = Handle::try_current()
+        {
+            idle.tended = true;
+            runtime.spawn(Tending(Arc::downgrade(self)).run());
         }
     }
 
