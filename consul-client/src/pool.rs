@@ -1,7 +1,7 @@
 //! Connections that are kept, for one address.
 //!
 //! A pool of our own, because the queue before it (`transport::Lane`) hands out the right to a connection already: what is left is a
-//! stack of idle ones. The general pools lock, hash and start a task for each call, which costs more than all else that a call does.
+//! stack of idle ones. A general pool locks, hashes and starts a task for each call, and wants a whole URL that is taken apart again.
 
 use std::{
     collections::VecDeque,
