@@ -28,9 +28,12 @@ impl Client {
         match endpoint {
             Endpoint::Tcp { .. } => Docker::connect_with_http(&address, seconds, API_DEFAULT_VERSION),
             #[cfg(feature = "tls")]
-            Endpoint::Tls { .. } => {
-                return Err(refused(address, "bollard is not connected over TLS by this crate".to_owned()));
-            }
+            Endpoint::Tls { .. } => Docker::connect_with_custom_transport(
+                over_tls(std::sync::Arc::clone(&self.engines), endpoint.clone()),
+                Some(&address),
+                seconds,
+                API_DEFAULT_VERSION,
+            ),
             #[cfg(unix)]
             Endpoint::Unix(_) => Docker::connect_with_unix(&address, seconds, API_DEFAULT_VERSION),
             #[cfg(not(unix))]
@@ -39,6 +42,30 @@ impl Client {
         .map_err(|error| refused(address, error.to_string()))
     }
 }
+
+/// Bollard's requests over this crate's connections. Bollard's own TLS reads the system's authorities and another provider.
+#[cfg(feature = "tls")]
+fn over_tls(
+    engines: std::sync::Arc<crate::managers::Engines>,
+    endpoint: Endpoint,
+) -> impl Fn(bollard::BollardRequest) -> Passed + Send + Sync + 'static {
+    move |request| {
+        let (engines, endpoint) = (std::sync::Arc::clone(&engines), endpoint.clone());
+        Box::pin(async move {
+            let sent = crate::transport::pass_on(&engines.wire, &endpoint, request).await;
+            sent.map_err(|err| bollard::errors::Error::IOError { err })
+        })
+    }
+}
+
+#[cfg(feature = "tls")]
+type Passed = std::pin::Pin<
+    Box<
+        dyn Future<Output = Result<http::Response<hyper::body::Incoming>, bollard::errors::Error>>
+            + Send
+            + 'static,
+    >,
+>;
 
 fn refused(value: String, problem: String) -> Error {
     Error::Config {

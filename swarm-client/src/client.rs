@@ -47,15 +47,12 @@ impl Client {
         let endpoint = Endpoint::from_env(&env, std::path::Path::exists)?;
         let builder = ClientBuilder::default();
         #[cfg(feature = "tls")]
-        let builder = match &endpoint {
-            Endpoint::Tls { .. } => builder.tls(crate::tls::Tls::from_dir(cert_path(&env))?),
-            _ => builder,
-        };
+        let builder = builder.tls_from_env();
         let what = match env("DOCKER_HOST").filter(|value| !value.is_empty()) {
             Some(value) => format!("connect (DOCKER_HOST is {value:?})"),
             None => "connect (DOCKER_HOST is not set, so the local socket is used)".to_owned(),
         };
-        builder.push(endpoint).connect().await.map_err(|error| match error {
+        builder.push(endpoint).connect_by(env).await.map_err(|error| match error {
             Error::Unreachable { endpoint, source, .. } => Error::Unreachable { what, endpoint, source },
             other => other,
         })
@@ -188,13 +185,6 @@ impl Opened {
             source: error.into(),
         })
     }
-}
-
-#[cfg(feature = "tls")]
-fn cert_path(env: impl Fn(&str) -> Option<String>) -> std::path::PathBuf {
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    set("DOCKER_CERT_PATH")
-        .map_or_else(|| std::path::PathBuf::from(set("HOME").unwrap_or_default()).join(".docker"), Into::into)
 }
 
 impl fmt::Debug for Client {

@@ -16,19 +16,27 @@ use crate::transport::{Limits, Wire};
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
-    endpoints: Vec<Result<Endpoint, String>>,
+    /// As given: whether `tcp://` means TLS is known when all is.
+    endpoints: Vec<Given>,
     limits: Limits,
     conflict_retries: u32,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
+    #[cfg(feature = "tls")]
+    tls_from_env: bool,
+}
+
+#[derive(Clone)]
+enum Given {
+    Text(String),
+    Read(Endpoint),
 }
 
 impl ClientBuilder {
     /// Adds an engine: `unix:///run/docker.sock` or `tcp://HOST[:PORT]`. Several are several managers of one swarm; the first
     /// is used first.
     pub fn endpoint(mut self, endpoint: impl AsRef<str>) -> Self {
-        let text = endpoint.as_ref();
-        self.endpoints.push(text.parse().map_err(|_| text.to_owned()));
+        self.endpoints.push(Given::Text(endpoint.as_ref().to_owned()));
         self
     }
 
@@ -36,6 +44,15 @@ impl ClientBuilder {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// As docker's own command line: where `DOCKER_TLS_VERIFY` is set, `tcp://` means TLS too, on port 2376 unless another is
+    /// given. Endpoints with TLS then find their certificates in the folder that `DOCKER_CERT_PATH` names (`~/.docker` unless it
+    /// is set), if [`tls`](Self::tls) gave none. [`Client::from_env`] does the same.
+    #[cfg(feature = "tls")]
+    pub fn tls_from_env(mut self) -> Self {
+        self.tls_from_env = true;
         self
     }
 
@@ -67,15 +84,19 @@ impl ClientBuilder {
     }
 
     pub(crate) fn push(mut self, endpoint: Endpoint) -> Self {
-        self.endpoints.push(Ok(endpoint));
+        self.endpoints.push(Given::Read(endpoint));
         self
     }
 
     /// Asks the endpoints, in their order, until one answers.
     ///
     /// # Errors
-    /// If an endpoint cannot be read, none was given, a timeout is zero, or none answers.
+    /// If an endpoint cannot be read, none was given, a certificate is missing, a timeout is zero, or none answers.
     pub async fn connect(self) -> Result<Client> {
+        self.connect_by(|name| std::env::var(name).ok()).await
+    }
+
+    pub(crate) async fn connect_by(self, env: impl Fn(&str) -> Option<String>) -> Result<Client> {
         for (setting, value) in
             [("connect_timeout", self.limits.connect), ("request_timeout", self.limits.request)]
         {
@@ -88,25 +109,36 @@ impl ClientBuilder {
                 });
             }
         }
-        let mut endpoints = Vec::new();
-        for endpoint in self.endpoints {
-            endpoints.push(endpoint.or_else(|text| text.parse())?);
-        }
         #[cfg(feature = "tls")]
-        if self.tls.is_none()
-            && let Some(endpoint) = endpoints.iter().find(|e| matches!(e, Endpoint::Tls { .. }))
-        {
-            return Err(Error::Config {
-                setting: "endpoint",
-                value: endpoint.to_string(),
-                problem: "it wants TLS, and the client has no certificates".to_owned(),
-                advice: "give them with `tls(Tls::from_dir(..)?)`",
-            });
-        }
+        let tcp_is_tls = self.tls_from_env && crate::tls::is_asked_for(&env);
+        #[cfg(not(feature = "tls"))]
+        let (tcp_is_tls, _) = (false, env);
+        let endpoints: Result<Vec<Endpoint>> = self
+            .endpoints
+            .into_iter()
+            .map(|given| match given {
+                Given::Text(text) => Endpoint::parse_as("endpoint", &text, tcp_is_tls),
+                Given::Read(endpoint) => Ok(endpoint),
+            })
+            .collect();
+        let endpoints = endpoints?;
+        #[cfg(feature = "tls")]
+        let tls = match endpoints.iter().find(|e| matches!(e, Endpoint::Tls { .. })) {
+            Some(_) if self.tls.is_none() && self.tls_from_env => Some(Tls::from_env_dir(env)?),
+            Some(endpoint) if self.tls.is_none() => {
+                return Err(Error::Config {
+                    setting: "endpoint",
+                    value: endpoint.to_string(),
+                    problem: "it wants TLS, and the client has no certificates".to_owned(),
+                    advice: "give them with `tls(Tls::from_dir(..)?)` or `tls_from_env()`",
+                });
+            }
+            _ => self.tls,
+        };
         let wire = Wire {
             limits: self.limits,
             #[cfg(feature = "tls")]
-            tls: self.tls,
+            tls,
         };
         let mut endpoints = endpoints.into_iter();
         let Some(first) = endpoints.next() else {
@@ -129,6 +161,8 @@ impl Default for ClientBuilder {
             conflict_retries: 60,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            tls_from_env: false,
             endpoints: Vec::new(),
             limits: Limits {
                 connect: Duration::from_secs(3),
@@ -142,7 +176,45 @@ impl Default for ClientBuilder {
 impl fmt::Debug for ClientBuilder {
     /// Leaves out what could not be read, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoints: Vec<&Endpoint> = self.endpoints.iter().flatten().collect();
+        let endpoints = self.endpoints.iter().filter_map(|given| match given {
+            Given::Text(text) => text.parse().ok(),
+            Given::Read(endpoint) => Some(endpoint.clone()),
+        });
+        let endpoints: Vec<Endpoint> = endpoints.collect();
         f.debug_struct("ClientBuilder").field("endpoints", &endpoints).field("limits", &self.limits).finish()
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+
+    async fn refused(builder: ClientBuilder, env: &[(&str, &str)]) -> String {
+        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        builder.connect_by(env).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn the_environment_asks_for_tls_as_docker_has_it() {
+        let two =
+            || Client::builder().tls_from_env().endpoint("tcp://127.0.0.1:1").endpoint("https://127.0.0.1:1");
+        // Which file is missing is said, by its whole path.
+        let text = refused(two(), &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", "/nonexistent")]).await;
+        assert!(text.starts_with("DOCKER_CERT_PATH is \"/nonexistent/ca.pem\": No such file"), "{text}");
+        let text = refused(two(), &[("HOME", "/nonexistent")]).await;
+        assert!(text.starts_with("DOCKER_CERT_PATH is \"/nonexistent/.docker/ca.pem\": "), "{text}");
+        // Set to nothing is not set, and a socket needs no certificate.
+        let one = || Client::builder().tls_from_env().endpoint("tcp://127.0.0.1:1");
+        let text = refused(one(), &[("DOCKER_TLS_VERIFY", ""), ("HOME", "/nonexistent")]).await;
+        assert!(text.contains("could not connect to tcp://127.0.0.1:1"), "{text}");
+        let socket = Client::builder().tls_from_env().endpoint("unix:///nonexistent/docker.sock");
+        let text = refused(socket, &[("DOCKER_TLS_VERIFY", "1")]).await;
+        assert!(text.contains("could not connect to unix:///nonexistent/docker.sock"), "{text}");
+        // Nobody who did not ask for the environment gets it.
+        let text =
+            refused(Client::builder().endpoint("tcp://127.0.0.1:1"), &[("DOCKER_TLS_VERIFY", "1")]).await;
+        assert!(text.contains("could not connect to tcp://127.0.0.1:1"), "{text}");
+        let text = refused(Client::builder().endpoint("https://h"), &[]).await;
+        assert!(text.contains("it wants TLS, and the client has no certificates"), "{text}");
     }
 }

@@ -33,6 +33,11 @@ pub enum Endpoint {
 impl Endpoint {
     /// Reads an address; `setting` is named in the error.
     pub(crate) fn parse(setting: &'static str, value: &str) -> Result<Self> {
+        Self::parse_as(setting, value, false)
+    }
+
+    /// The same where `tcp://` may mean TLS.
+    pub(crate) fn parse_as(setting: &'static str, value: &str, tcp_is_tls: bool) -> Result<Self> {
         let bad = |problem: &str| Error::Config {
             setting,
             // An address can hold a password, and then it must not be repeated.
@@ -47,9 +52,16 @@ impl Endpoint {
         let Some((scheme, rest)) = value.split_once("://") else {
             return Err(bad("it has no scheme"));
         };
+        #[cfg(not(feature = "tls"))]
+        let _ = tcp_is_tls;
         match scheme {
             "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
             "unix" => Err(bad("the socket's path is not absolute")),
+            #[cfg(feature = "tls")]
+            "tcp" if tcp_is_tls => {
+                let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_TLS_PORT).map_err(bad)?;
+                Ok(Self::Tls { host, port })
+            }
             "tcp" | "http" => {
                 let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_PORT).map_err(bad)?;
                 Ok(Self::Tcp { host, port })
@@ -73,9 +85,8 @@ impl Endpoint {
         exists: impl Fn(&Path) -> bool,
     ) -> Result<Self> {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
-        let verify = set("DOCKER_TLS_VERIFY");
         #[cfg(not(feature = "tls"))]
-        if let Some(value) = verify {
+        if let Some(value) = set("DOCKER_TLS_VERIFY") {
             return Err(Error::Config {
                 setting: "DOCKER_TLS_VERIFY",
                 value,
@@ -85,16 +96,9 @@ impl Endpoint {
         }
         if let Some(value) = set("DOCKER_HOST") {
             // With this setting docker's own command line speaks TLS to a tcp:// address.
-            #[cfg(feature = "tls")]
-            if verify.is_some()
-                && let Some(rest) = value.strip_prefix("tcp://")
-            {
-                return Self::parse("DOCKER_HOST", &format!("https://{rest}"));
-            }
-            return Self::parse("DOCKER_HOST", &value);
+            let verify = set("DOCKER_TLS_VERIFY").is_some();
+            return Self::parse_as("DOCKER_HOST", &value, verify);
         }
-        #[cfg(feature = "tls")]
-        let _ = verify;
         let rootless = set("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join("docker.sock"));
         let desktop = set("HOME").map(|dir| Path::new(&dir).join(".docker/run/docker.sock"));
         let default = PathBuf::from("/var/run/docker.sock");

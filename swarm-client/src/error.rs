@@ -26,7 +26,7 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// No connection came about, so nothing was sent.
+    /// No connection came about, or the engine refused it because of a certificate: nothing was done.
     #[error("{what}: could not connect to {endpoint}: {source}; {}", connect_advice(source))]
     Unreachable {
         /// What was tried.
@@ -235,7 +235,7 @@ impl Error {
         self.reason() == Some(Reason::Quorum)
     }
 
-    /// No engine could be connected to: nothing was sent.
+    /// No engine could be connected to: nothing was done.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.all(&|e| matches!(e, Self::Unreachable { .. }))
@@ -262,8 +262,9 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.any(&|e| match e {
-            Self::Unreachable { .. }
-            | Self::Interrupted { .. }
+            // A certificate that was refused is refused again.
+            Self::Unreachable { source, .. } => !is_refused_certificate(source),
+            Self::Interrupted { .. }
             | Self::Timeout { .. }
             | Self::Contended { .. }
             | Self::Held { .. }
@@ -325,9 +326,23 @@ impl<E> ModifyError<E> {
 }
 
 fn connect_advice(error: &std::io::Error) -> &'static str {
+    #[cfg(feature = "tls")]
+    if let Some(refused) = crate::tls_refusal::TlsRefusal::of(error) {
+        return refused.advice();
+    }
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => "run as root or as a member of the socket's group",
         _ => "check that the engine runs and that the address is right",
+    }
+}
+
+fn is_refused_certificate(error: &std::io::Error) -> bool {
+    #[cfg(feature = "tls")]
+    return crate::tls_refusal::TlsRefusal::of(error).is_some();
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
     }
 }
 

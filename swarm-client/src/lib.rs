@@ -85,6 +85,8 @@ mod swarm_keys;
 mod tasks;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_refusal;
 mod transport;
 
 #[cfg(feature = "bollard")]

@@ -280,7 +280,7 @@ fn moves_on(request: &Request, error: &Error) -> bool {
         Error::Engine { reason, .. } if request.target == Target::AnyManager => {
             reason.proves_nothing_done() || (request.repeatable && reason.is_this_manager_only())
         }
-        Error::Engine { reason, .. } => *reason == Reason::ApiVersion,
+        Error::Engine { reason, .. } => matches!(reason, Reason::ApiVersion | Reason::TlsRequired),
         _ => false,
     }
 }

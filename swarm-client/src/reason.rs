@@ -42,6 +42,8 @@ pub enum Reason {
     Ambiguous,
     /// The engine does not speak the API version that we sent.
     ApiVersion,
+    /// The engine speaks TLS alone, and was asked in the clear.
+    TlsRequired,
     /// The request itself is wrong.
     InvalidArgument,
     /// The engine cannot do this at all.
@@ -70,6 +72,7 @@ impl Reason {
                 | Self::CertificateExpired
                 | Self::NoLeader
                 | Self::ApiVersion
+                | Self::TlsRequired
         )
     }
 
@@ -99,6 +102,9 @@ impl Reason {
             Self::JoinPending => "poll the engine's info until it is active",
             Self::Ambiguous => "use the full id",
             Self::ApiVersion => "use an engine and a client that share an API version",
+            Self::TlsRequired => {
+                "set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, or give certificates and use https:// (feature `tls`)"
+            }
             Self::InvalidArgument => "correct the request",
             Self::Unsupported => "remove the object and create it anew",
             Self::Other => "look into the engine's log",
@@ -125,6 +131,7 @@ impl fmt::Display for Reason {
             Self::JoinPending => "join pending",
             Self::Ambiguous => "ambiguous",
             Self::ApiVersion => "API version",
+            Self::TlsRequired => "TLS required",
             Self::InvalidArgument => "invalid",
             Self::Unsupported => "unsupported",
             Self::Other => "failed",
@@ -171,6 +178,7 @@ const TABLE: &[(&str, Reason)] = &[
     ("is ambiguous", Reason::Ambiguous),
     ("is too new. maximum supported api version", Reason::ApiVersion),
     ("is too old. minimum supported api version", Reason::ApiVersion),
+    ("client sent an http request to an https server", Reason::TlsRequired),
 ];
 
 #[cfg(test)]
@@ -289,6 +297,7 @@ mod tests {
             Reason::JoinPending,
         ),
         (400, "service w is ambiguous (2 matches found)", Reason::Ambiguous),
+        (400, "Client sent an HTTP request to an HTTPS server.\n", Reason::TlsRequired),
         (400, "client version 1.99 is too new. Maximum supported API version is 1.51", Reason::ApiVersion),
         (
             400,

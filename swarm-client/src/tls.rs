@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -16,11 +16,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, Result};
+use crate::tls_refusal::refusal;
 
 /// The certificates for TLS to the engine. Debug shows none of them.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
+    has_identity: bool,
 }
 
 impl Tls {
@@ -45,6 +47,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| bad("protocol", error.to_string()))?
             .with_root_certificates(roots);
+        let has_identity = identity.is_some();
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -57,7 +60,23 @@ impl Tls {
                     .map_err(|error| bad("cert and key", error.to_string()))?
             }
         };
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), has_identity })
+    }
+
+    /// As docker's own command line has them: `None` unless `DOCKER_TLS_VERIFY` is set; then from the folder that
+    /// `DOCKER_CERT_PATH` names, or `~/.docker`.
+    ///
+    /// # Errors
+    /// As for [`from_dir`](Self::from_dir).
+    pub fn from_env() -> Result<Option<Self>> {
+        let env = |name: &str| std::env::var(name).ok();
+        if is_asked_for(env) { Self::from_env_dir(env).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn from_env_dir(env: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let dir = set("DOCKER_CERT_PATH").map(PathBuf::from);
+        Self::from_dir(dir.unwrap_or_else(|| PathBuf::from(set("HOME").unwrap_or_default()).join(".docker")))
     }
 
     /// From a folder as `DOCKER_CERT_PATH` names it: `ca.pem`, and `cert.pem` with `key.pem` unless neither is there.
@@ -94,8 +113,19 @@ impl Tls {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "the host's name fits no certificate")
         })?;
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+        let connected = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await;
+        connected.map_err(|error| self.refusal(&error).unwrap_or(error))
     }
+
+    /// The refusal of a certificate that an error stands for, if it does.
+    pub(crate) fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+        refusal(error, self.has_identity)
+    }
+}
+
+/// Whether the environment wants TLS for `tcp://` addresses.
+pub(crate) fn is_asked_for(env: impl Fn(&str) -> Option<String>) -> bool {
+    env("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty())
 }
 
 impl fmt::Debug for Tls {

@@ -109,15 +109,9 @@ impl Pieces {
 }
 
 /// Sends one request and reads the answer, within the limits and before `end`, since a call can take several exchanges.
-/// [`Error::Unreachable`] means that nothing was sent.
+/// [`Error::Unreachable`] means that the engine has read nothing of it.
 pub(crate) async fn exchange(wire: &Wire, call: Call<'_>, limits: Limits, end: Instant) -> Result<Answer> {
-    let stream = match timeout(limits.until(end).connect, connect(wire, call.endpoint)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no connection within {:?}", limits.until(end).connect.max(limits.connect)),
-        )),
-    };
+    let stream = connect_within(wire, call.endpoint, limits.until(end).connect, limits.connect).await;
     let stream = stream.map_err(|source| Error::Unreachable {
         what: call.what.to_owned(),
         endpoint: call.endpoint.clone(),
@@ -127,12 +121,62 @@ pub(crate) async fn exchange(wire: &Wire, call: Call<'_>, limits: Limits, end: I
     match timeout(limits.request, talk(stream, call, limits)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => {
-            Err(Error::Interrupted { what: what.to_owned(), endpoint: endpoint.clone(), source })
+            let (what, endpoint) = (what.to_owned(), endpoint.clone());
+            #[cfg(feature = "tls")]
+            if let Some(source) = wire.tls.as_ref().and_then(|tls| tls.refusal(&*source)) {
+                return Err(Error::Unreachable { what, endpoint, source });
+            }
+            Err(Error::Interrupted { what, endpoint, source })
         }
         Err(_) => {
             Err(Error::Timeout { what: what.to_owned(), endpoint: endpoint.clone(), after: limits.request })
         }
     }
+}
+
+/// Passes a request of another client on, over a connection of its own. The answer's body may be read for as long as it comes;
+/// the connection ends with it.
+#[cfg(all(feature = "bollard", feature = "tls"))]
+pub(crate) async fn pass_on<B>(
+    wire: &Wire,
+    endpoint: &Endpoint,
+    mut request: hyper::Request<B>,
+) -> io::Result<hyper::Response<Incoming>>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let limit = wire.limits.connect;
+    let stream = connect_within(wire, endpoint, limit, limit).await?;
+    let explained = |error: hyper::Error| {
+        let refusal = wire.tls.as_ref().and_then(|tls| tls.refusal(&error));
+        refusal.unwrap_or_else(|| io::Error::other(error))
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(explained)?;
+    let driver = Driver::new(connection.with_upgrades());
+    *request.uri_mut() = match request.uri().path_and_query() {
+        Some(path) => path.clone().into(),
+        None => http::Uri::from_static("/"),
+    };
+    // The engine wants some host, and does not look at it.
+    request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("docker"));
+    match sender.send_request(request).await {
+        Ok(response) => {
+            driver.detach();
+            Ok(response)
+        }
+        Err(error) => Err(explained(driver.cause(error).await)),
+    }
+}
+
+async fn connect_within(
+    wire: &Wire,
+    endpoint: &Endpoint,
+    limit: Duration,
+    told: Duration,
+) -> io::Result<Box<dyn Io>> {
+    timeout(limit, connect(wire, endpoint)).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", limit.max(told))))
+    })
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -171,10 +215,7 @@ async fn talk(
     limits: Limits,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = Driver(tokio::spawn(async move {
-        // Its error reaches the caller through the response.
-        let _ = connection.await;
-    }));
+    let driver = Driver::new(connection);
     let mut request = hyper::Request::builder()
         .method(call.method)
         .uri(call.path)
@@ -188,7 +229,11 @@ async fn talk(
     for (name, value) in call.headers {
         request = request.header(*name, value);
     }
-    let response = sender.send_request(request.body(Full::new(call.body.unwrap_or_default()))?).await?;
+    let request = request.body(Full::new(call.body.unwrap_or_default()))?;
+    let response = match sender.send_request(request).await {
+        Ok(response) => response,
+        Err(error) => return Err(driver.cause(error).await.into()),
+    };
     let (head, body) = response.into_parts();
     let (status, headers) = (head.status, head.headers);
     if call.stream && status.is_success() {
@@ -223,10 +268,32 @@ const ANNOUNCED: usize = 1 << 20;
 
 /// Ends the connection when the exchange is over or given up.
 #[derive(Debug)]
-struct Driver(JoinHandle<()>);
+struct Driver(Option<JoinHandle<Option<hyper::Error>>>);
+
+impl Driver {
+    fn new(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(async move { connection.await.err() })))
+    }
+
+    /// Why a request failed: of one that was still to be sent when the connection ended, the connection alone knows.
+    async fn cause(mut self, error: hyper::Error) -> hyper::Error {
+        match self.0.as_mut() {
+            Some(connection) if error.is_canceled() => connection.await.ok().flatten().unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    /// Lets the connection go on by itself, until its answer is read or dropped.
+    #[cfg(all(feature = "bollard", feature = "tls"))]
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(connection) = &self.0 {
+            connection.abort();
+        }
     }
 }

@@ -22,7 +22,8 @@ pub enum PlatformName {
 /// How Docker, Consul and Redis are reached.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Backends {
-    /// A manager's Docker API: unix:///run/docker.sock or tcp://HOST:2375
+    /// A manager's Docker API: unix:///run/docker.sock or tcp://HOST:2375; with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH as docker
+    /// has them, tcp://HOST:2376 by TLS
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", hide_env_values = true, global = true)]
     pub docker_host: Option<String>,
     /// Every engine of the cluster, for images and for the loss of a manager: h1=tcp://ADDR:2375,h2=...
@@ -152,7 +153,7 @@ impl Backends {
         for endpoint in &endpoints {
             builder = builder.endpoint(endpoint.as_str());
         }
-        builder.connect().await.with_context(|| {
+        builder.tls_from_env().connect().await.with_context(|| {
             let tried = endpoints.iter().map(|url| shown(url)).collect::<Vec<_>>().join(", ");
             format!("no Docker engine at {tried} (--docker-host, DOCKER_HOST): is one running there?")
         })

@@ -10,7 +10,7 @@ use crate::lab::{LOCK_WAIT, Lab, need_root, part};
 use crate::plan::{self, Host, MAX_HOSTS};
 use crate::progress::step;
 use crate::state::{HostState, Lock, Power, State};
-use crate::{disk, net, packages, swarm};
+use crate::{certificates, disk, net, packages, swarm};
 
 /// How to build a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +22,13 @@ pub struct Options {
     pub swarm: bool,
     /// The size of each host's disk in MiB; 0 for a plain folder, on a machine without loop devices.
     pub disk: u32,
+    /// Whether the engines speak TLS alone, to whoever has a certificate that the lab makes.
+    pub tls: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts: 3, swarm: true, disk: DISK }
+        Self { hosts: 3, swarm: true, disk: DISK, tls: false }
     }
 }
 
@@ -51,6 +53,13 @@ impl Options {
         self.disk = mib;
         self
     }
+
+    /// Sets whether the engines speak TLS alone.
+    #[must_use]
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
 }
 
 impl Lab {
@@ -72,12 +81,13 @@ impl Lab {
     /// A refusal when not root, when a lab is up, or when a setting is wrong; otherwise what failed, with the ends of the daemons' logs.
     pub async fn up_with(options: &Options) -> Result<Self> {
         need_root("lab up")?;
-        let hosts = Host::all(options.hosts)?;
         if (1..DISK_AT_LEAST).contains(&options.disk) {
             let rule = format!("a disk has {DISK_AT_LEAST} MiB or more; 0 is a folder without a limit");
             return Err(Error::Setting { setting: "--disk", value: options.disk.to_string(), rule });
         }
         let folder = Folder::from_env()?;
+        let certificates = options.tls.then(|| folder.certificates());
+        let hosts = Host::all_with(options.hosts, certificates.as_deref())?;
         let lock = Lock::take(LOCK_WAIT).await?;
         // What can't be understood is no lab either, but its remains.
         let (old, known) = (State::load().unwrap_or(None), !matches!(State::load(), Ok(None)));
@@ -99,6 +109,7 @@ impl Lab {
                 folder: folder.clone(),
                 consul,
                 swarm: options.swarm,
+                tls: options.tls,
                 made_netns_mount: !net::has_netns_mount(),
                 hosts: vec![HostState::default(); hosts.len()],
             };
@@ -175,6 +186,9 @@ async fn build(hosts: &[Host], state: &mut State, disk: u32) -> Result<()> {
             Ok(())
         };
         step(format!("{} disks of {disk} MiB", hosts.len()), made).await?;
+    }
+    if state.tls {
+        step("certificates made", async { certificates::make(hosts, &state.folder) }).await?;
     }
     let power = async {
         for (at, host) in hosts.iter().enumerate() {

@@ -83,6 +83,14 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// A certificate could not be made.
+    #[error("the certificate of {whose} could not be made: {source}")]
+    Certificate {
+        /// A host, the client or the authority.
+        whose: String,
+        /// Why.
+        source: rcgen::Error,
+    },
     /// The state file does not say what a state file says.
     #[error(
         "the lab's state file {path} cannot be understood ({source}): run lab down, which cleans up without it"
@@ -147,6 +155,11 @@ impl Error {
             Self::Docker(error) => error.is_retryable(),
             _ => false,
         }
+    }
+
+    pub(crate) fn certificate(whose: &str) -> impl FnOnce(rcgen::Error) -> Self {
+        let whose = whose.to_owned();
+        move |source| Self::Certificate { whose, source }
     }
 
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::folder::Folder;
 use crate::plan::{
-    CONSUL_PORT, DOCKER_PORT, GATEWAY_CHECK_PORT, GATEWAY_PORT, Host, REDIS_MASTER, REDIS_PORT,
-    SENTINEL_PORT, VIRTUAL_ADDR,
+    CONSUL_PORT, DOCKER_PORT, DOCKER_TLS_PORT, GATEWAY_CHECK_PORT, GATEWAY_PORT, Host, REDIS_MASTER,
+    REDIS_PORT, SENTINEL_PORT, VIRTUAL_ADDR,
 };
 
 /// The script that is PID 1 of the host: it furnishes the namespace, keeps the daemons running, reaps orphans. A daemon
@@ -19,6 +19,7 @@ pub(crate) fn init(host: &Host, others: &[&Host], folder: &Folder, consul: &Path
     let (data, logs, consul) = (data.display(), logs.display(), consul.display());
     let join: String = others.iter().map(|other| format!(" -retry-join {}", other.addr)).collect();
     let bootstrap = if bootstrap { " -bootstrap" } else { "" };
+    let api = engine_api(host, folder);
     let neighbours: String = others.iter().map(|other| format!("{} {}\\n", other.addr, other.name)).collect();
     format!(
         r#"#!/bin/sh
@@ -60,7 +61,7 @@ keep() {{
         done
     ) &
 }}
-keep dockerd dockerd --config-file {data}/daemon.json --tls=false -H unix:///run/docker.sock -H tcp://{addr}:{DOCKER_PORT}
+keep dockerd dockerd --config-file {data}/daemon.json -H unix:///run/docker.sock {api}
 keep consul {consul} agent -server -ui -node {name} -data-dir {data}/consul -config-file {data}/consul.json \
     -bind {addr} -client 0.0.0.0 -http-port {CONSUL_PORT} -serf-wan-port -1 -retry-interval 1s{join}{bootstrap}
 keep redis redis-server {data}/redis.conf
@@ -71,6 +72,20 @@ while :; do
     sleep 1
 done
 "#
+    )
+}
+
+/// Where the engine listens for others, by flags: in the clear, or for whoever has a certificate of the lab.
+fn engine_api(host: &Host, folder: &Folder) -> String {
+    let addr = host.addr;
+    if host.certificates().is_none() {
+        return format!("--tls=false -H tcp://{addr}:{DOCKER_PORT}");
+    }
+    let all = folder.certificates();
+    let (own, all) = (all.join(&host.name), all.display());
+    let own = own.display();
+    format!(
+        "--tlsverify --tlscacert {all}/ca.pem --tlscert {own}/cert.pem --tlskey {own}/key.pem -H tcp://{addr}:{DOCKER_TLS_PORT}"
     )
 }
 
@@ -212,6 +227,16 @@ mod tests {
         assert!(script(true).contains("-retry-join 198.18.0.12 -retry-join 198.18.0.13 -bootstrap\n"));
         assert!(!script(false).contains("-bootstrap"));
         assert!(script(true).contains("-H tcp://198.18.0.11:2375\n"));
+    }
+
+    #[test]
+    fn an_engine_with_tls_listens_to_nobody_without_a_certificate() {
+        let folder = folder();
+        let hosts = Host::all_with(1, Some(&folder.certificates())).unwrap();
+        let script = init(&hosts[0], &[], &folder, "/bin/consul".as_ref(), true);
+        assert!(script.contains(" --tlsverify --tlscacert /var/lib/x/certificates/ca.pem "), "{script}");
+        assert!(script.contains(" --tlskey /var/lib/x/certificates/h1/key.pem -H tcp://198.18.0.11:2376\n"));
+        assert!(!script.contains("2375"));
     }
 
     #[test]

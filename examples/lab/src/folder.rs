@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::tail;
 use crate::error::{Error, Result};
+use crate::plan::Host;
 
 /// Where data, logs and fetched packages live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Folder {
         if !self.0.join(MARK).exists() {
             return Ok(());
         }
-        for part in [self.0.join("hosts"), self.0.join("logs")] {
+        for part in PARTS.map(|part| self.0.join(part)) {
             if part.exists() {
                 fs::remove_dir_all(&part).map_err(Error::file("remove", &part))?;
             }
@@ -74,7 +75,7 @@ impl Folder {
 
     /// Removes the folder if there is neither a lab nor a fetched package in it.
     pub(crate) fn remove_unless_used(&self) -> Result<()> {
-        let used = ["hosts", "logs", "cache"].iter().any(|part| self.0.join(part).exists());
+        let used = PARTS.iter().chain(&["cache"]).any(|part| self.0.join(part).exists());
         if !used && self.0.join(MARK).exists() {
             fs::remove_file(self.0.join(MARK)).map_err(Error::file("remove", self.0.join(MARK)))?;
             fs::remove_dir(&self.0).map_err(Error::file("remove", &self.0))?;
@@ -84,6 +85,16 @@ impl Folder {
 
     pub(crate) fn cache(&self) -> PathBuf {
         self.0.join("cache")
+    }
+
+    /// Who may ask the engines, where they speak TLS.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.0.join("certificates")
+    }
+
+    /// Makes the folders of the certificates. Only root looks inside.
+    pub(crate) fn create_certificates(&self, hosts: &[Host]) -> Result<()> {
+        hosts.iter().try_for_each(|host| make(&self.certificates().join(&host.name), 0o700))
     }
 
     /// The data of one host. Only root looks inside: it holds the Swarm's keys.
@@ -145,6 +156,8 @@ fn make(path: &Path, mode: u32) -> Result<()> {
 }
 
 const DEFAULT: &str = "/var/lib/ha-stack-lab";
+/// What a lab leaves in it, beside fetched packages.
+const PARTS: [&str; 3] = ["hosts", "logs", "certificates"];
 const MARK: &str = ".ha-stack-lab";
 const TAIL_BYTES: usize = 16 * 1024;
 const TAIL_LINES: usize = 6;

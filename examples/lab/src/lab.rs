@@ -34,7 +34,7 @@ impl Lab {
     /// When the state file can't be read: that is not the same as no lab.
     pub fn attach() -> Result<Option<Self>> {
         match State::load()? {
-            Some(state) if state.is_lab() => Ok(Some(Self { hosts: Host::all(state.hosts.len())? })),
+            Some(state) if state.is_lab() => Ok(Some(Self { hosts: state.hosts()? })),
             _ => Ok(None),
         }
     }
@@ -53,7 +53,8 @@ impl Lab {
         self.index(name).map(|at| &self.hosts[at])
     }
 
-    /// What points the usual tools at this lab: `DOCKER_HOST`, `CONSUL_HTTP_ADDR`, `REDIS_URL`, `HA_STACK_ENGINES`, `HA_STACK_LAB`.
+    /// What points the usual tools at this lab: `DOCKER_HOST` (with `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` where its engines
+    /// speak TLS), `CONSUL_HTTP_ADDR`, `REDIS_URL`, `HA_STACK_ENGINES`, `HA_STACK_LAB`.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         plan::env(&self.hosts)

@@ -19,6 +19,7 @@
 //! | `lab`, `build`, `status` | the verbs; up and down; the questions |
 //! | `daemon`, `disk` | faults of one daemon: killed, stopped, hung; a disk that is full |
 //! | `plan`, `files`, `apt` | pure: names and addresses, configuration texts, apt sources |
+//! | `certificates` | TLS for the engines, if it is wanted |
 //! | `host`, `net`, `process` | power, wiring, processes known by number and start time |
 //! | `folder`, `state` | data on disk; the state file and the lock |
 //! | `ready`, `swarm`, `consul`, `redis`, `http` | asking the daemons |
@@ -30,6 +31,7 @@
 
 mod apt;
 mod build;
+mod certificates;
 mod command;
 mod consul;
 mod daemon;

@@ -32,6 +32,9 @@ enum Verb {
         /// The size of each host's disk in MiB; 0 for a folder without a limit, on a machine without loop devices
         #[arg(long, default_value_t = 4096)]
         disk: u32,
+        /// Engines speak TLS alone, on port 2376, to whoever has a certificate of this lab; lab env says where it is
+        #[arg(long)]
+        tls: bool,
     },
     /// Show how every part of every host is
     #[command(after_help = "Example:\n  lab status --json")]
@@ -141,8 +144,8 @@ async fn run(verb: Verb) -> Result<ExitCode> {
             // For tests that start an agent of their own.
             println!("export CONSUL_BIN='{}'", consul.display());
         }
-        Verb::Up { hosts, no_swarm, disk } => {
-            return up(&Options::default().hosts(hosts).swarm(!no_swarm).disk(disk)).await;
+        Verb::Up { hosts, no_swarm, disk, tls } => {
+            return up(&Options::default().hosts(hosts).swarm(!no_swarm).disk(disk).tls(tls)).await;
         }
         Verb::Status { json } => {
             let status = attach()?.status().await?;
@@ -161,7 +164,12 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Fill { host } => attach()?.fill_disk(&host).await?,
         Verb::Free { host } => attach()?.free_disk(&host).await?,
         Verb::Env => {
-            for (key, value) in attach()?.env() {
+            let vars = attach()?.env();
+            if !vars.iter().any(|(key, _)| key == TLS[0]) {
+                // Those of another lab, or of an engine elsewhere, would have the tools speak TLS to this one.
+                println!("unset {}", TLS.join(" "));
+            }
+            for (key, value) in vars {
                 println!("export {key}='{value}'");
             }
         }
@@ -217,6 +225,8 @@ fn exec(host: &str, command: &[String]) -> Result<ExitCode> {
         .current_dir("/")
         // The engine to talk to is the host's own, whatever the shell points at.
         .env_remove("DOCKER_HOST")
+        .env_remove(TLS[0])
+        .env_remove(TLS[1])
         .env_remove("CONSUL_HTTP_ADDR")
         .status()
         .map_err(|source| Error::File { what: "run", path: "nsenter".into(), source })?;
@@ -289,6 +299,7 @@ fn print_status(status: &Status) {
     }
 }
 
+const TLS: [&str; 2] = ["DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 const EXAMPLE: &str = "Example:\n  sudo lab up && eval \"$(lab env)\" && docker node ls && sudo lab down\n\n\
     Data and logs live in /var/lib/ha-stack-lab, or in LAB_DIR. CONSUL_BIN names a consul program of your own.\n\
     Exit codes: 0 done, 1 failed (status: something is not well), 2 refused, nothing changed.";

@@ -3,6 +3,7 @@
 //! 198.18.0.0/15 is set aside for benchmarks (RFC 2544), so it collides with nobody's network.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -29,6 +30,7 @@ pub(crate) const BRIDGE_CIDR: &str = "198.18.0.1/24";
 pub(crate) const RANGE: &str = "198.18.0.0/15";
 
 pub(crate) const DOCKER_PORT: u16 = 2375;
+pub(crate) const DOCKER_TLS_PORT: u16 = 2376;
 pub(crate) const SWARM_PORT: u16 = 2377;
 pub(crate) const CONSUL_PORT: u16 = 8500;
 pub(crate) const REDIS_PORT: u16 = 6379;
@@ -43,26 +45,52 @@ pub struct Host {
     /// Its address, reachable from the root namespace, from the other hosts and from their containers.
     pub addr: Ipv4Addr,
     index: u8,
+    /// What its engine asks of whoever connects; none where it speaks in the clear.
+    certificates: Option<PathBuf>,
 }
 
 impl Host {
     /// Hosts `h1` to `h<count>`.
     pub(crate) fn all(count: usize) -> Result<Vec<Self>> {
+        Self::all_with(count, None)
+    }
+
+    /// The same, where the engines speak TLS alone, with the certificates of that folder.
+    pub(crate) fn all_with(count: usize, certificates: Option<&Path>) -> Result<Vec<Self>> {
         if !(1..=MAX_HOSTS).contains(&count) {
             let rule = format!("a lab has 1 to {MAX_HOSTS} hosts");
             return Err(Error::Setting { setting: "--hosts", value: count.to_string(), rule });
         }
-        Ok((1u8..).take(count).map(Self::new).collect())
+        let named = |index| Self {
+            name: format!("h{index}"),
+            addr: Ipv4Addr::new(198, 18, 0, 10 + index),
+            index,
+            certificates: certificates.map(Path::to_owned),
+        };
+        Ok((1u8..).take(count).map(named).collect())
     }
 
-    fn new(index: u8) -> Self {
-        Self { name: format!("h{index}"), addr: Ipv4Addr::new(198, 18, 0, 10 + index), index }
-    }
-
-    /// The engine's API for `DOCKER_HOST`: `tcp://198.18.0.11:2375`.
+    /// The engine's API for `DOCKER_HOST`: `tcp://198.18.0.11:2375`; with TLS ([`Options::tls`](crate::Options::tls))
+    /// `tcp://198.18.0.11:2376`, as docker's own command line writes it.
     #[must_use]
     pub fn docker_endpoint(&self) -> String {
-        format!("tcp://{}", self.socket(DOCKER_PORT))
+        format!(
+            "tcp://{}",
+            self.socket(if self.certificates.is_some() { DOCKER_TLS_PORT } else { DOCKER_PORT })
+        )
+    }
+
+    /// The same for whoever does not read the environment.
+    pub(crate) fn engine_url(&self) -> String {
+        let endpoint = self.docker_endpoint();
+        if self.certificates.is_some() { endpoint.replacen("tcp://", "https://", 1) } else { endpoint }
+    }
+
+    /// The folder with the ca.pem, cert.pem and key.pem for its engine, for `DOCKER_CERT_PATH`; none where that speaks in the
+    /// clear.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Path> {
+        self.certificates.as_deref()
     }
 
     /// Consul's HTTP API for `CONSUL_HTTP_ADDR`: `http://198.18.0.11:8500`.
@@ -113,6 +141,10 @@ pub(crate) fn env(hosts: &[Host]) -> Vec<(String, String)> {
     let mut vars = Vec::new();
     if let Some(first) = hosts.first() {
         vars.push(("DOCKER_HOST".to_owned(), first.docker_endpoint()));
+        if let Some(certificates) = first.certificates() {
+            vars.push(("DOCKER_TLS_VERIFY".to_owned(), "1".to_owned()));
+            vars.push(("DOCKER_CERT_PATH".to_owned(), certificates.display().to_string()));
+        }
         vars.push(("CONSUL_HTTP_ADDR".to_owned(), first.consul_addr()));
     }
     let sentinels = list(&|h| h.sentinel_addr().to_string());
@@ -139,6 +171,16 @@ mod tests {
         }
         assert_eq!(hosts[0].docker_endpoint(), "tcp://198.18.0.11:2375");
         assert_eq!(hosts[2].consul_addr(), "http://198.18.0.13:8500");
+    }
+
+    #[test]
+    fn a_lab_with_tls_says_where_the_certificates_are() {
+        let hosts = Host::all_with(3, Some("/var/lib/x/certificates".as_ref())).unwrap();
+        assert_eq!(hosts[1].docker_endpoint(), "tcp://198.18.0.12:2376");
+        let env = env(&hosts);
+        let has = |key: &str, value: &str| env.iter().any(|(k, v)| k == key && v == value);
+        assert!(has("DOCKER_HOST", "tcp://198.18.0.11:2376") && has("DOCKER_TLS_VERIFY", "1"), "{env:?}");
+        assert!(has("DOCKER_CERT_PATH", "/var/lib/x/certificates"), "{env:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::plan::Host;
 use crate::process::Process;
 
 /// The state file's content.
@@ -24,6 +25,9 @@ pub(crate) struct State {
     pub(crate) folder: Folder,
     pub(crate) consul: PathBuf,
     pub(crate) swarm: bool,
+    /// Whether the engines speak TLS alone.
+    #[serde(default)]
+    pub(crate) tls: bool,
     /// Whether this lab switched /run/netns into a mount, and so has to switch it back.
     pub(crate) made_netns_mount: bool,
     pub(crate) hosts: Vec<HostState>,
@@ -74,6 +78,11 @@ impl State {
         // Everybody may ask how the lab is, whatever root's umask: it holds no secret.
         fs::set_permissions(&new, Permissions::from_mode(0o644)).map_err(Error::file("write", &new))?;
         fs::rename(&new, path).map_err(Error::file("write", path))
+    }
+
+    /// Its hosts.
+    pub(crate) fn hosts(&self) -> Result<Vec<Host>> {
+        Host::all_with(self.hosts.len(), self.tls.then(|| self.folder.certificates()).as_deref())
     }
 
     /// Whether this is a lab rather than the remains of one: complete, and some host runs, or all were switched off.
@@ -166,6 +175,7 @@ mod tests {
             folder: serde_json::from_str("\"/var/lib/x\"").unwrap(),
             consul: "/usr/bin/consul".into(),
             swarm: true,
+            tls: false,
             made_netns_mount: false,
             hosts: vec![
                 HostState { power: Some(Power { outer: me, init: me }), cut: true },

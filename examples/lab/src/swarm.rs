@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarm_client::model::Role;
-use swarm_client::{Client, InitOptions, JoinOptions, Reason};
+use swarm_client::{Client, InitOptions, JoinOptions, Reason, Tls};
 
 use crate::error::Result;
 use crate::plan::{Host, SWARM_PORT};
@@ -55,7 +55,10 @@ pub(crate) async fn nodes(host: &Host, limit: Duration) -> Result<Option<Vec<Nod
 
 /// Connects, which an engine that does not answer fails.
 async fn client(host: &Host, limit: Duration) -> Result<Client> {
-    let builder = Client::builder().endpoint(host.docker_endpoint());
+    let mut builder = Client::builder().endpoint(host.engine_url());
+    if let Some(certificates) = host.certificates() {
+        builder = builder.tls(Tls::from_dir(certificates)?);
+    }
     Ok(builder.connect_timeout(limit).request_timeout(limit).connect().await?)
 }
 

@@ -13,8 +13,8 @@ use swarm_client::engines::{
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::engines::discovery::{ConsulNodes, PREFIX, join};
-use crate::platform::engines::pool_of;
 use crate::platform::engines::record::Records;
+use crate::platform::engines::{pool_of, with_tls_from_env};
 use crate::roles::watchdog;
 use crate::settings::Backends;
 
@@ -263,7 +263,7 @@ impl PoolArgs {
                 Arc::new(ConsulNodes::new(consul, &prefix))
             }
         };
-        Ok(EnginePool::new(discovery, self.scheduler()?))
+        with_tls_from_env(EnginePool::new(discovery, self.scheduler()?))
     }
 
     fn scheduler(&self) -> Result<Scheduler> {

@@ -287,7 +287,7 @@ impl World<'_> {
 
     async fn engine(&self, host: &str) -> Result<Docker> {
         let endpoint = self.lab.host(host)?.docker_endpoint();
-        Ok(swarm_client::Client::builder().endpoint(&endpoint).connect().await?.bollard()?)
+        Ok(swarm_client::Client::builder().endpoint(&endpoint).tls_from_env().connect().await?.bollard()?)
     }
 
     async fn signal(&self, host: &str, container: &str, signal: &str) -> Result<()> {

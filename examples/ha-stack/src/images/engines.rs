@@ -39,7 +39,7 @@ pub async fn load(builds: &[Build], engines: &BTreeMap<String, String>, progress
 
 /// Returns how many images were built.
 async fn load_one(url: &str, builds: &[Build]) -> Result<usize> {
-    let engine = swarm_client::Client::builder().endpoint(url).connect().await?.bollard()?;
+    let engine = swarm_client::Client::builder().endpoint(url).tls_from_env().connect().await?.bollard()?;
     let mut built = 0;
     for Build { reference, context } in builds {
         if engine.inspect_image(reference).await.is_ok() {
@@ -56,7 +56,12 @@ async fn load_one(url: &str, builds: &[Build]) -> Result<usize> {
 /// How many containers of these services an engine still has, running or not; none where the engine does not answer.
 pub async fn containers_of(url: &str, services: &[String]) -> usize {
     let listed = async {
-        let client = swarm_client::Client::builder().endpoint(url).connect_timeout(SILENT).connect().await?;
+        let client = swarm_client::Client::builder()
+            .endpoint(url)
+            .tls_from_env()
+            .connect_timeout(SILENT)
+            .connect()
+            .await?;
         let labels = services.iter().map(|id| format!("{SERVICE_LABEL}={id}"));
         let mut count = 0;
         for label in labels {

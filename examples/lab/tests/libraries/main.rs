@@ -15,6 +15,7 @@ mod swarm_moves;
 mod swarm_rollouts;
 mod swarm_stack;
 mod swarm_surface;
+mod swarm_tls;
 mod swarm_watch;
 
 use std::panic::AssertUnwindSafe;
@@ -27,6 +28,16 @@ use support::{DownAtLast, image, left_overs};
 #[test]
 #[ignore = "needs root and Docker: ./test.sh runs it"]
 fn the_libraries_on_hosts_that_lose_their_power() {
+    on_a_large_stack(walk);
+}
+
+#[test]
+#[ignore = "needs root and Docker: ./test.sh runs it"]
+fn the_swarm_behind_certificates() {
+    on_a_large_stack(swarm_tls::engines_answer_those_who_have_a_certificate_alone);
+}
+
+fn on_a_large_stack<F: Future<Output = ()>>(walk: impl FnOnce() -> F + Send + 'static) {
     // Built without optimisation, a walk of so many cases needs more stack than a test's thread has.
     let on_its_thread = std::thread::Builder::new().stack_size(STACK).spawn(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

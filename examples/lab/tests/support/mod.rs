@@ -50,6 +50,11 @@ pub(crate) fn run_container(host: &Host, command: &[&str]) -> i64 {
 
 /// Puts an image with Redis' server and client on an engine; nothing is pulled.
 pub(crate) fn image(host: &Host) {
+    docker(host, "POST /images/create?fromSrc=-&repo=lab-test&tag=1", "application/x-tar", &image_tar());
+}
+
+/// The image's files.
+pub(crate) fn image_tar() -> Vec<u8> {
     let programs = ["/usr/bin/redis-server", "/usr/bin/redis-cli"];
     let mut files: Vec<String> = programs.iter().map(ToString::to_string).collect();
     for program in programs {
@@ -62,7 +67,7 @@ pub(crate) fn image(host: &Host) {
     tar.args(["--create", "--dereference", "--file", "-", "--directory", "/"]);
     let tar = tar.args(files.iter().map(|file| file.trim_start_matches('/'))).output().unwrap();
     assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-    docker(host, "POST /images/create?fromSrc=-&repo=lab-test&tag=1", "application/x-tar", &tar.stdout);
+    tar.stdout
 }
 
 /// One inline command to a Redis: the first bytes of its answer, or why there was none.

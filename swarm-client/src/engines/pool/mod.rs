@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use self::site::Site;
+use self::site::{Reach, Site};
 use super::discovery::Discovery;
 use super::error::DiscoveryError;
 use super::scheduler::Scheduler;
@@ -53,7 +53,7 @@ pub struct EnginePool {
 struct Inner {
     discovery: Arc<dyn Discovery>,
     scheduler: Scheduler,
-    look_limit: Duration,
+    reach: Reach,
     sites: Mutex<BTreeMap<String, Arc<Site>>>,
     desk: Mutex<Desk>,
     /// Addresses to look at although they may not be listed any more.
@@ -113,10 +113,19 @@ impl EnginePool {
     /// times as long for its answer, counts as not reached.
     #[must_use]
     pub fn with_limit(discovery: Arc<dyn Discovery>, scheduler: Scheduler, limit: Duration) -> Self {
+        let reach = Reach {
+            limit: limit.max(Duration::from_millis(1)),
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        Self::reached_by(discovery, scheduler, reach)
+    }
+
+    fn reached_by(discovery: Arc<dyn Discovery>, scheduler: Scheduler, reach: Reach) -> Self {
         let inner = Inner {
             discovery,
             scheduler,
-            look_limit: limit.max(Duration::from_millis(1)),
+            reach,
             sites: Mutex::default(),
             desk: Mutex::default(),
             also: Mutex::default(),
@@ -128,7 +137,15 @@ impl EnginePool {
     /// A pool of the same engines with another scheduler, which knows nothing of what this one has under way.
     #[must_use]
     pub fn with_scheduler(&self, scheduler: Scheduler) -> Self {
-        Self::with_limit(Arc::clone(&self.inner.discovery), scheduler, self.inner.look_limit)
+        Self::reached_by(Arc::clone(&self.inner.discovery), scheduler, self.inner.reach.clone())
+    }
+
+    /// A pool of the same engines, reached by TLS with these certificates; it knows nothing of what this one has under way.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(&self, tls: crate::tls::Tls) -> Self {
+        let reach = Reach { tls: Some(tls), ..self.inner.reach.clone() };
+        Self::reached_by(Arc::clone(&self.inner.discovery), self.inner.scheduler.clone(), reach)
     }
 
     /// The scheduler.
@@ -196,8 +213,8 @@ impl EnginePool {
         let mut sites = lock(&self.inner.sites);
         sites.retain(|addr, _| listed.contains(addr));
         for addr in listed {
-            let limit = self.inner.look_limit;
-            sites.entry(addr.clone()).or_insert_with(|| Arc::new(Site::new(addr, limit)));
+            let reach = self.inner.reach.clone();
+            sites.entry(addr.clone()).or_insert_with(|| Arc::new(Site::new(addr, reach)));
         }
         sites.values().cloned().collect()
     }

@@ -10,15 +10,36 @@ use super::super::spec::ContainerSpec;
 use super::super::view::{Engine, EngineId};
 use super::super::wire;
 use crate::client::Client;
+use crate::client_builder::ClientBuilder;
 use crate::error::{Error, Result};
 use crate::request::{Request, Target};
 
 /// An engine by its address.
 pub(super) struct Site {
     pub(super) addr: String,
-    /// For a connection; an answer may take longer.
-    limit: Duration,
+    reach: Reach,
     known: Mutex<Known>,
+}
+
+/// How the engines of a pool are reached.
+#[derive(Clone)]
+pub(super) struct Reach {
+    /// For a connection; an answer may take longer.
+    pub(super) limit: Duration,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::tls::Tls>,
+}
+
+impl Reach {
+    fn builder(&self, addr: &str) -> ClientBuilder {
+        let builder =
+            Client::builder().connect_timeout(self.limit).request_timeout(self.limit * ANSWER_FACTOR);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return builder.tls(tls.clone()).endpoint(format!("https://{addr}"));
+        }
+        builder.endpoint(format!("tcp://{addr}"))
+    }
 }
 
 #[derive(Default)]
@@ -31,13 +52,14 @@ struct Known {
 }
 
 impl Site {
-    pub(super) fn new(addr: String, limit: Duration) -> Self {
-        Self { addr, limit, known: Mutex::default() }
+    pub(super) fn new(addr: String, reach: Reach) -> Self {
+        Self { addr, reach, known: Mutex::default() }
     }
 
     /// Looks at the engine. One that does not answer is shown as it was, not reached.
     pub(super) async fn look(&self) -> Engine {
-        let answer = tokio::time::timeout(self.limit * ANSWER_FACTOR, self.ask()).await;
+        let limit = self.reach.limit * ANSWER_FACTOR;
+        let answer = tokio::time::timeout(limit, self.ask()).await;
         let error = match answer {
             Ok(Ok(mut engine)) => {
                 let mut known = self.known();
@@ -48,7 +70,7 @@ impl Site {
                 return engine;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", self.limit * ANSWER_FACTOR),
+            Err(_) => format!("no answer within {limit:?}"),
         };
         tracing::debug!(engine = %self.addr, %error, "the engine was not reached");
         let mut known = self.known();
@@ -169,9 +191,7 @@ impl Site {
         if let Some(client) = self.known().client.clone() {
             return Ok(client);
         }
-        let builder = Client::builder().endpoint(format!("tcp://{}", self.addr));
-        let client =
-            builder.connect_timeout(self.limit).request_timeout(self.limit * ANSWER_FACTOR).connect().await?;
+        let client = self.reach.builder(&self.addr).connect().await?;
         self.known().client = Some(client.clone());
         Ok(client)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use autoscaler::controller::now;
+use swarm_client::Tls;
 use swarm_client::engines::{Discovery, EnginePool, Scheduler, StaticNodes, Strategy};
 
 use self::containers::{PoolHost, Run};
@@ -55,6 +56,11 @@ impl EnginesPlatform {
     /// # Errors
     /// When one of them can't be reached; with the setting and what to do.
     pub async fn connect(spec: StackSpec, backends: Backends) -> Result<Self> {
+        ensure!(
+            Tls::from_env()?.is_none(),
+            "the platform engines has its roles ask the engines of all hosts, and gives them no certificate: \
+             DOCKER_TLS_VERIFY must not be set; the platform swarm and `ha-stack engines` speak TLS"
+        );
         let pool = pool_of(&backends)?;
         let mut hosts = Vec::new();
         for engine in pool.refresh().await? {
@@ -149,7 +155,18 @@ pub fn pool_of(backends: &Backends) -> Result<EnginePool> {
         list.push(addr.trim_end_matches('/').to_owned());
     }
     let nodes = StaticNodes::new(&list.join(",")).context("--engines (HA_STACK_ENGINES)")?;
-    Ok(EnginePool::new(Arc::new(nodes), Scheduler::new(Strategy::Spread)))
+    with_tls_from_env(EnginePool::new(Arc::new(nodes), Scheduler::new(Strategy::Spread)))
+}
+
+/// The same pool, reached by TLS where `DOCKER_TLS_VERIFY` is set.
+///
+/// # Errors
+/// When it is, and the folder of `DOCKER_CERT_PATH` has no certificates that can be used.
+pub fn with_tls_from_env(pool: EnginePool) -> Result<EnginePool> {
+    Ok(match Tls::from_env()? {
+        Some(tls) => pool.with_tls(tls),
+        None => pool,
+    })
 }
 
 #[async_trait]
