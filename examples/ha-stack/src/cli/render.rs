@@ -33,6 +33,10 @@ pub struct RenderArgs {
     /// nginx: the host names that lead to the service; _ for all
     #[arg(long, default_value = "_", value_name = "NAMES")]
     server_name: String,
+    /// nginx: so long a server may be silent before another is asked (GETs alone); 60 is nginx's own. A host without power is
+    /// silent: users whose request it had wait so long
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    read_timeout: u64,
     /// HAProxy: its stats socket, of level admin
     #[arg(long, value_name = "SOCKET")]
     haproxy: Option<PathBuf>,
@@ -56,7 +60,12 @@ pub async fn run(args: RenderArgs, backends: &Backends, stop: CancellationToken)
         let backend = args.backend.unwrap_or_else(|| service.clone());
         return keep(consul, service, drain, HaproxySocket { socket, backend }, stop).await;
     }
-    let site = Site { service: service.clone(), listen: args.listen, server_name: args.server_name };
+    let site = Site {
+        service: service.clone(),
+        listen: args.listen,
+        server_name: args.server_name,
+        read_timeout: Duration::from_secs(args.read_timeout),
+    };
     let (file, reload) = (args.nginx.unwrap_or_default(), args.reload.unwrap_or_default());
     keep(consul, service, drain, NginxFile { site, file, reload }, stop).await
 }

@@ -108,7 +108,7 @@ impl Fronted {
                     HaproxySocket { socket: folder.path().join("haproxy.sock"), backend: service.clone() };
                 let busy = Busy::Haproxy(sink.clone());
                 let conf = folder.path().join("haproxy.cfg");
-                std::fs::write(&conf, haproxy_config(&service, self.listen, &sink.socket))?;
+                std::fs::write(&conf, haproxy_config(&service, self.listen, status, &sink.socket))?;
                 let child = spawn("haproxy", &["-f", &conf.to_string_lossy(), "-db"], folder.path())?;
                 let follow = tokio::spawn(async move {
                     super::follow(&consul, &service, drain, &mut sink, &seen, &told).await;
@@ -121,6 +121,8 @@ impl Fronted {
                     service: service.clone(),
                     listen: self.listen.to_string(),
                     server_name: "_".into(),
+                    // Longer than the site takes for anything.
+                    read_timeout: Duration::from_secs(5),
                 };
                 std::fs::write(&file, super::nginx::render(&site, &[]))?;
                 std::fs::write(&conf, nginx_config(folder.path(), &file, status))?;
@@ -340,14 +342,41 @@ fn nginx_config(folder: &Path, site: &Path, status: SocketAddr) -> String {
     )
 }
 
-fn haproxy_config(service: &str, listen: SocketAddr, socket: &Path) -> String {
+/// What was under way on a host that has lost its power is given up after three unanswered probes of TCP, and sent again. Where
+/// HAProxy's checks find nobody up it would refuse at once: the server that stands by says 503 after a second instead, and the
+/// request is tried again until Consul's word of another server comes.
+fn haproxy_config(service: &str, listen: SocketAddr, standby: SocketAddr, socket: &Path) -> String {
     format!(
-        "global\n    stats socket {} mode 600 level admin\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 60s\n    \
-         timeout server 60s\n    timeout queue 20s\n    option redispatch 1\n    retries 3\n    \
-         retry-on conn-failure empty-response response-timeout 503\n\
-         frontend users\n    bind {listen}\n    http-request set-header X-Request-ID %[uuid()]\n    default_backend {service}\n\
-         backend {service}\n    balance leastconn\n    option httpchk GET /healthz\n    \
-         default-server check inter 500ms fall 2 rise 1\n    server-template {service} 1-20 127.0.0.1:9 disabled\n",
+        "global
+    stats socket {} mode 600 level admin
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 60s
+    timeout server 60s
+    timeout queue 20s
+    option redispatch 1
+    retries 20
+    retry-on conn-failure empty-response response-timeout 503
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
+frontend users
+    bind {listen}
+    http-request set-header X-Request-ID %[uuid()]
+    default_backend {service}
+backend {service}
+    balance leastconn
+    option httpchk GET /healthz
+    default-server check inter 500ms fall 2 rise 1 tcp-ut 3s
+    server-template {service} 1-20 127.0.0.1:9 disabled
+    server standby {standby} backup no-check
+frontend standby
+    bind {standby}
+    timeout tarpit 1s
+    http-request tarpit deny_status 503
+",
         socket.display()
     )
 }

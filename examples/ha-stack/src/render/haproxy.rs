@@ -26,7 +26,8 @@ pub struct Slot {
     pub draining: bool,
 }
 
-/// Reads `show servers state BACKEND`.
+/// Reads `show servers state BACKEND`. A server that is not `disabled` in the configuration is somebody else's: one that stands by
+/// when all others are gone, say. It is left out, and so left alone.
 ///
 /// # Errors
 /// When it is not of the version whose columns are known.
@@ -43,6 +44,9 @@ pub fn parse_state(text: &str) -> Result<Vec<Slot>> {
         let port = words.get(18).and_then(|port| port.parse().ok()).unwrap_or(0);
         let admin: u32 =
             admin.parse().with_context(|| format!("a line of HAProxy's state is odd: {line:?}"))?;
+        if admin & DISABLED == 0 {
+            continue;
+        }
         slots.push(Slot {
             name: name.to_owned(),
             addr: ip.parse().ok().map(|ip| SocketAddr::new(ip, port)),
@@ -88,7 +92,8 @@ pub fn plan(backend: &str, slots: &[Slot], servers: &[Server]) -> Result<Vec<Str
     for server in missing {
         let target = free.next().with_context(|| {
             format!(
-                "the backend {backend} has {} servers and {} are needed: raise the number in its server-template",
+                "the backend {backend} has {} disabled servers and {} are needed: raise the number in its server-template"
+                ,
                 slots.len(),
                 wanted.len()
             )
@@ -171,9 +176,11 @@ fn start_of(text: &str) -> String {
 }
 
 /// Bits of `srv_admin_state`: forced or inherited maintenance, forced or inherited drain (HAProxy's management guide, "show
-/// servers state"). 0x04, "disabled in the configuration", stays set when the server has long been made ready.
+/// servers state").
 const MAINTENANCE: u32 = 0x01 | 0x02 | 0x20;
 const DRAIN: u32 = 0x08 | 0x10;
+/// In the configuration; it stays set when the server has long been made ready.
+const DISABLED: u32 = 0x04;
 const ANSWER_LIMIT: u64 = 1 << 20;
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
@@ -223,8 +230,10 @@ mod tests {
                     bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
                     srv_agent_addr srv_agent_port\n\
                     3 web 1 web1 198.18.0.12 2 4 1 1 5 1 0 0 0 0 0 0 - 32768 - 0 0 - - 0\n\
-                    3 web 2 web2 127.0.0.1 0 5 1 1 5 1 0 0 0 0 0 0 - 9 - 0 0 - - 0\n";
+                    3 web 2 web2 127.0.0.1 0 5 1 1 5 1 0 0 0 0 0 0 - 9 - 0 0 - - 0\n\
+                    3 web 21 sorry 127.0.0.1 2 0 1 1 5 1 0 0 0 0 0 0 - 8 - 0 0 - - 0\n";
         let slots = parse_state(text).unwrap();
+        assert_eq!(slots.len(), 2, "one that is not disabled in the configuration is not ours");
         assert_eq!(
             slots[0],
             Slot { name: "web1".into(), addr: Some(addr(32768)), maintenance: false, draining: false }

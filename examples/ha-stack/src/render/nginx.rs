@@ -18,6 +18,8 @@ pub struct Site {
     pub listen: String,
     /// The `server_name`; `_` for every one.
     pub server_name: String,
+    /// So long a server may be silent before another one is asked: also one whose host has lost its power while it had a request.
+    pub read_timeout: Duration,
 }
 
 /// The blocks for nginx's `http` context. Draining servers are `down`: workers of before the reload finish what they have there.
@@ -43,9 +45,11 @@ pub fn render(site: &Site, servers: &[Server]) -> String {
     out.push_str("    keepalive 32;\n}\n");
     let _ = write!(
         out,
-        "server {{\n    listen {};\n    server_name {};\n    location / {{\n        proxy_pass http://{name};\n{PROXY}    }}\n}}\n",
+        "server {{\n    listen {};\n    server_name {};\n    location / {{\n        proxy_pass http://{name};\n{PROXY}        \
+         proxy_read_timeout {}s;\n    }}\n}}\n",
         site.listen,
-        identifier_list(&site.server_name)
+        identifier_list(&site.server_name),
+        site.read_timeout.as_secs().max(1)
     );
     out
 }
@@ -137,7 +141,12 @@ mod tests {
     use super::*;
 
     fn site() -> Site {
-        Site { service: "web".into(), listen: "127.0.0.1:8080".into(), server_name: "web.example.org".into() }
+        Site {
+            service: "web".into(),
+            listen: "127.0.0.1:8080".into(),
+            server_name: "web.example.org".into(),
+            read_timeout: Duration::from_secs(60),
+        }
     }
 
     fn server(id: &str, port: u16, draining: bool) -> Server {
@@ -160,7 +169,7 @@ server {
     location / {
         proxy_pass http://web;
 ";
-        assert_eq!(text, format!("{upstream}{PROXY}    }}\n}}\n"));
+        assert_eq!(text, format!("{upstream}{PROXY}        proxy_read_timeout 60s;\n    }}\n}}\n"));
     }
 
     #[test]

@@ -6,13 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use consul_client::{Check, ServiceRegistration};
 use ha_stack::render::Sink;
 use ha_stack::render::haproxy::HaproxySocket;
 use ha_stack::render::membership::Server;
 use ha_stack::render::nginx::{NginxFile, Site};
 
+use crate::gateway::{consul, eventually, start};
+
 /// A site that says its name, and takes a while for `/slow`.
 async fn site(name: &'static str) -> Server {
+    ending_site(name).await.0
+}
+
+/// The same, and its end.
+async fn ending_site(name: &'static str) -> (Server, tokio::task::JoinHandle<std::io::Result<()>>) {
     use axum::routing::get;
     let slow = get(move || async move {
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -21,8 +29,8 @@ async fn site(name: &'static str) -> Server {
     let app = axum::Router::new().route("/", get(move || async move { name })).route("/slow", slow);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Server { id: name.into(), addr, host: "here".into(), draining: false }
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    (Server { id: name.into(), addr, host: "here".into(), draining: false }, serving)
 }
 
 struct Proxy {
@@ -115,9 +123,8 @@ async fn members_come_and_go(proxy: &Proxy, sink: &mut impl Sink) {
     assert_eq!(proxy.answers(&["one", "two"]).await.len(), 2, "one that came back takes part");
 }
 
-#[tokio::test]
-#[ignore = "needs nginx: ./test.sh runs it"]
-async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
+/// nginx with a rendered file of nobody.
+fn nginx() -> (Proxy, Site, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
     let (at, listen) = (folder.path().display().to_string(), free());
     let (conf, file) = (folder.path().join("nginx.conf"), folder.path().join("site.conf"));
@@ -129,7 +136,9 @@ async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
         "pid {at}/pid;\nerror_log {at}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{temp}include {at}/site.conf;\n}}\n"
     );
     std::fs::write(&conf, text).unwrap();
-    let site = Site { service: "web".into(), listen: listen.to_string(), server_name: "_".into() };
+    let read_timeout = Duration::from_secs(3);
+    let site =
+        Site { service: "web".into(), listen: listen.to_string(), server_name: "_".into(), read_timeout };
     std::fs::write(&file, ha_stack::render::nginx::render(&site, &[])).unwrap();
     let conf = conf.display().to_string();
     let proxy = Proxy::start("nginx", listen, folder, &["-c", &conf, "-p", &at, "-g", "daemon off;"]);
@@ -137,11 +146,29 @@ async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
     // It is up when it has written who it is.
     let began = Instant::now();
     while !proxy.folder.path().join("pid").is_file() && began.elapsed() < Duration::from_secs(5) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::thread::sleep(Duration::from_millis(50));
     }
     let reload = format!("{nginx} -c {conf} -p {at} -s reload");
+    (proxy, site, file, reload)
+}
+
+#[tokio::test]
+#[ignore = "needs nginx: ./test.sh runs it"]
+async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
+    let (proxy, site, file, reload) = nginx();
     let mut sink = NginxFile { site, file: file.clone(), reload };
     members_come_and_go(&proxy, &mut sink).await;
+
+    // A server that takes requests and stays silent costs a user the read timeout, once: another one is asked.
+    let (one, two) = (self::site("one").await, self::site("two").await);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = Server { id: "hung".into(), addr: silent.local_addr().unwrap(), ..one.clone() };
+    sink.apply(&[hung, one.clone(), two.clone()]).await.unwrap();
+    for _ in 0..6 {
+        let answer = proxy.get("/").await;
+        assert!(["one", "two"].contains(&answer.as_str()), "{answer}");
+    }
+    sink.apply(&[one, two]).await.unwrap();
 
     // A reload that fails leaves the file as it was, and nginx as it is.
     let before = std::fs::read_to_string(&file).unwrap();
@@ -152,24 +179,33 @@ async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
     assert_eq!(proxy.answers(&["one", "two"]).await.len(), 2);
 }
 
-#[tokio::test]
-#[ignore = "needs haproxy: ./test.sh runs it"]
-async fn haproxy_follows_the_members_by_its_socket_without_a_reload() {
+/// HAProxy with room for two.
+async fn haproxy() -> (Proxy, HaproxySocket) {
     let folder = tempfile::tempdir().unwrap();
     let (at, listen) = (folder.path().display().to_string(), free());
     let text = format!(
         "global\nstats socket {at}/sock mode 600 level admin\ndefaults\nmode http\ntimeout connect 1s\ntimeout client 9s\n\
          timeout server 9s\nfrontend users\nbind {listen}\ndefault_backend web\nbackend web\nbalance roundrobin\n\
-         server-template web 1-2 127.0.0.1:9 disabled\n"
+         server-template web 1-2 127.0.0.1:9 disabled\nserver sorry {listen} backup\n"
     );
     std::fs::write(folder.path().join("cfg"), text).unwrap();
     let proxy = Proxy::start("haproxy", listen, folder, &["-f", &format!("{at}/cfg"), "-db"]);
-    let mut sink = HaproxySocket { socket: format!("{at}/sock").into(), backend: "web".into() };
+    let sink = HaproxySocket { socket: format!("{at}/sock").into(), backend: "web".into() };
     let began = Instant::now();
     while sink.ask("show version").await.is_err() && began.elapsed() < Duration::from_secs(5) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    (proxy, sink)
+}
+
+#[tokio::test]
+#[ignore = "needs haproxy: ./test.sh runs it"]
+async fn haproxy_follows_the_members_by_its_socket_without_a_reload() {
+    let (proxy, mut sink) = haproxy().await;
     members_come_and_go(&proxy, &mut sink).await;
+    let state = sink.ask("show servers state web").await.unwrap();
+    let sorry = state.lines().find(|line| line.contains(" sorry ")).unwrap().to_owned();
+    assert_eq!(sorry.split(' ').nth(6), Some("0"), "a server that is none of ours is left alone: {sorry}");
 
     // More servers than it has room for, and a backend that it has not: said, and nothing changed.
     let third = site("three").await;
@@ -179,4 +215,54 @@ async fn haproxy_follows_the_members_by_its_socket_without_a_reload() {
     let mut other = HaproxySocket { backend: "shop".into(), ..sink.clone() };
     assert!(other.apply(&[third]).await.is_err());
     assert_eq!(proxy.answers(&["one", "two"]).await.len(), 2);
+}
+
+/// `ha-stack render` itself, with a real Consul: who is registered and passes serves; who is taken out, or fails its check, does
+/// not; and without Consul all stays as it is.
+async fn the_program_follows_consul(proxy: &Proxy, flags: &[String]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (agent, address, client) = consul(folder.path()).await;
+    let mut render = Command::new(env!("CARGO_BIN_EXE_ha-stack"));
+    render.args(["render", "--service", "web", "--drain", "1", "--consul", &address]).args(flags);
+    let _render = start(&mut render);
+    let one = site("one").await;
+    let (two, two_ends) = ending_site("two").await;
+    for server in [&one, &two] {
+        let check = Check::http(format!("http://{}/", server.addr)).interval(Duration::from_millis(500));
+        let web = ServiceRegistration::new("web", &server.id).address("127.0.0.1").port(server.addr.port());
+        client.agent().register(&web.check(check)).await.unwrap();
+    }
+    let serve = async |names: &[&str]| {
+        let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        eventually(&format!("{wanted:?} answer"), async || proxy.answers(names).await == wanted).await;
+    };
+    serve(&["one", "two"]).await;
+    client.agent().deregister("one").await.unwrap();
+    serve(&["two"]).await;
+    let check = Check::http(format!("http://{}/", one.addr)).interval(Duration::from_millis(500));
+    let web = ServiceRegistration::new("web", "one").address("127.0.0.1").port(one.addr.port()).check(check);
+    client.agent().register(&web).await.unwrap();
+    serve(&["one", "two"]).await;
+    // It dies without a word to Consul.
+    two_ends.abort();
+    serve(&["one"]).await;
+    drop(agent);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    serve(&["one"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nginx and consul: ./test.sh runs it"]
+async fn the_program_keeps_nginx_in_step_with_consul() {
+    let (proxy, _, file, reload) = nginx();
+    let listen = proxy.url.trim_start_matches("http://").to_owned();
+    let flags = ["--nginx".to_owned(), file.display().to_string(), "--reload".into(), reload];
+    the_program_follows_consul(&proxy, &[&flags[..], &["--listen".into(), listen]].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs haproxy and consul: ./test.sh runs it"]
+async fn the_program_keeps_haproxy_in_step_with_consul() {
+    let (proxy, sink) = haproxy().await;
+    the_program_follows_consul(&proxy, &["--haproxy".into(), sink.socket.display().to_string()]).await;
 }
