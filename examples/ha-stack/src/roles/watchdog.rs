@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use swarm_client::engines::{EnginePool, Lease, Watchdog};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::leader::Leading;
@@ -28,7 +29,8 @@ pub async fn run(pool: EnginePool, consul: consul_client::Client, name: String) 
     let standing = tokio::spawn(leading.clone().follow(election, stop.clone()));
     let store = Arc::new(ConsulRoster::new(consul.clone()));
     let mut watchdog = Watchdog::new(pool.clone(), Arc::new(leading.clone()), store);
-    let records = Records::new(consul).follow();
+    let records = Arc::new(Records::new(consul).follow());
+    let mut keeping: Option<JoinHandle<()>> = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last = String::new();
@@ -43,9 +45,20 @@ pub async fn run(pool: EnginePool, consul: consul_client::Client, name: String) 
             tracing::info!("{line}");
             last = line;
         }
-        if round.led && round.engines.iter().any(|engine| engine.reached) {
-            keep_numbers(&pool, &records, &leading).await;
+        // Beside the rounds: a replica that is removed may take its whole drain, and an engine that is lost meanwhile, with what was
+        // started on it just now, has to be known.
+        if round.led
+            && round.engines.iter().any(|engine| engine.reached)
+            && keeping.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let (pool, records, leading) = (pool.clone(), Arc::clone(&records), leading.clone());
+            keeping = Some(tokio::spawn(async move { keep_numbers(&pool, &records, &leading).await }));
         }
+    }
+    if let Some(mut keeping) = keeping
+        && tokio::time::timeout(FINISH, &mut keeping).await.is_err()
+    {
+        keeping.abort();
     }
     // Returns when the lock is free: another one takes over at once.
     let _ = standing.await;
@@ -87,5 +100,7 @@ impl Lease for Leading {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The shortest that Consul offers; a leader whose host is lost is gone sooner, by Consul's own failure detection.
 const LOCK_TTL: Duration = Duration::from_secs(10);
+/// What is being started has this long to run before the watchdog ends; a removal goes on without it.
+const FINISH: Duration = Duration::from_secs(3);
 /// Two leaders at once are found by the next look: no need for the default of 15 s.
 const LOCK_DELAY: Duration = Duration::from_secs(1);
