@@ -93,6 +93,8 @@ impl Pool {
             && let Ok(runtime) = Handle::try_current()
         {
             idle.tended = true;
+            // A runtime that is ending drops the task at once, which then wants the lock.
+            drop(idle);
             runtime.spawn(Tending(Arc::downgrade(self)).run());
         }
     }
