@@ -262,7 +262,7 @@ impl Config {
         max_head_bytes: usize, "Sets the most bytes of a request's head.";
         waiting_limit: usize, "Sets how many requests may wait for an endpoint.";
         waiting_timeout: Duration, "Sets how long a request may wait for an endpoint.";
-        max_connections: usize, "Sets how many client connections are served at a time.";
+        max_connections: usize, "Sets how many client connections are served at a time; what waits at a listener that closes for a drain is served beyond it.";
         max_body_bytes: u64, "Sets the most bytes of a request's body.";
         max_connections_per_client: usize, "Sets how many connections one address may have; 0 is no limit.";
         max_streams: u32, "Sets how many requests at once one HTTP/2 connection may make.";

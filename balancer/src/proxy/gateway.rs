@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::access::Entry;
@@ -92,8 +92,9 @@ pub(crate) struct Inner {
     pub(crate) serving: AtomicUsize,
     pub(crate) closing: AtomicBool,
     /// A drain's delay is over.
-    pub(crate) quiesce: Notify,
-    /// Connections that are served.
+    pub(crate) quiesce: watch::Sender<bool>,
+    /// Listeners that accept, and connections that are served.
+    pub(crate) listening: AtomicUsize,
     pub(crate) open: AtomicUsize,
     pub(crate) start: Instant,
     pub(crate) keeper: tokio::sync::Mutex<()>,
@@ -148,7 +149,8 @@ impl Gateway {
             counters: Counters::default(),
             serving: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
-            quiesce: Notify::new(),
+            quiesce: watch::Sender::new(false),
+            listening: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             start,
             keeper: tokio::sync::Mutex::new(()),

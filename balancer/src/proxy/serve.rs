@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -128,13 +128,15 @@ async fn serve(
     let (close, _) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(inner.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
+    let listening = Count::up(inner, |inner| &inner.listening);
     let _serving = Serving::new(Arc::clone(inner));
 
     let welcome = |connections: &mut JoinSet<()>, stream, peer, slot| {
         let Ok(guest) = inner.guests.enter(peer, inner.config.max_connections_per_client) else {
             return tracing::debug!(target: "balancer", %peer, "a client has too many connections");
         };
-        let (edge, target, open) = (Arc::clone(inner), door.target.clone(), Open::new(inner));
+        let (edge, target, open) =
+            (Arc::clone(inner), door.target.clone(), Count::up(inner, |inner| &inner.open));
         let serving =
             connection(edge, target, door.tls.clone(), stream, peer, (slot, guest), close.subscribe());
         connections.spawn(async move {
@@ -166,7 +168,7 @@ async fn serve(
             broken = tokio::select! {
                 error = accepting => Some(error),
                 () = sleep(inner.config.drain_delay) => None,
-                () = inner.quiesce.notified() => None,
+                () = inner.quiesced() => None,
             };
         }
         (began, broken)
@@ -175,6 +177,7 @@ async fn serve(
     for (stream, peer) in arrived(listener) {
         welcome(&mut connections, stream, peer, slots.clone().try_acquire_owned().ok());
     }
+    drop(listening);
     close.send_replace(true);
     while connections.try_join_next().is_some() {}
     let open = connections.len() + inner.tunnels.open();
@@ -202,36 +205,42 @@ fn arrived(listener: TcpListener) -> Vec<(TcpStream, IpAddr)> {
     taken.collect()
 }
 
-/// Counts a connection while it is served.
-struct Open(Arc<Inner>);
+/// One more, as long as it lives.
+struct Count(Arc<Inner>, fn(&Inner) -> &AtomicUsize);
 
-impl Open {
-    fn new(inner: &Arc<Inner>) -> Self {
-        inner.open.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(inner))
+impl Count {
+    fn up(inner: &Arc<Inner>, what: fn(&Inner) -> &AtomicUsize) -> Self {
+        what(inner).fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(inner), what)
     }
 }
 
-impl Drop for Open {
+impl Drop for Count {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        (self.1)(&self.0).fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Inner {
     /// See [`Gateway::quiesce`].
     pub(crate) async fn quiesce(&self, within: Duration) -> usize {
+        // In this order: a connection is counted before its listener is gone.
+        let listening = || self.listening.load(Ordering::Acquire) > 0;
         let open = || self.open.load(Ordering::Acquire) + self.tunnels.open();
         if self.closing.load(Ordering::Acquire) {
-            // Kept for a listener that comes to it only now, as there may be several.
-            self.quiesce.notify_waiters();
-            self.quiesce.notify_one();
+            self.quiesce.send_replace(true);
             let until = Instant::now() + within;
-            while open() > 0 && Instant::now() < until {
+            while (listening() || open() > 0) && Instant::now() < until {
                 sleep(Duration::from_millis(2)).await;
             }
         }
         open()
+    }
+
+    /// When a drain's delay is over because somebody said so.
+    async fn quiesced(&self) {
+        // The sender lives as long as this.
+        drop(self.quiesce.subscribe().wait_for(|quiesce| *quiesce).await);
     }
 }
 

@@ -240,21 +240,31 @@ async fn a_quiesced_gateway_has_nothing_left_to_cut() {
 #[tokio::test]
 async fn who_waits_in_the_queue_of_a_closing_listener_is_served() {
     let backend = Backend::named("a").await;
-    let config = proxy::Config::default().drain_delay(Duration::ZERO);
+    // It accepts one, and no more while that one is served.
+    let config = proxy::Config::default().drain_delay(Duration::ZERO).max_connections(1);
     let pool = Arc::new(Pool::new(Config::default(), 7).unwrap());
     let gateway = Gateway::new(pool, config).unwrap();
     gateway.apply(Update::reset([backend.endpoint("a")]));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let mut queued = Vec::new();
-    // More than one turn of a task accepts.
-    for _ in 0..300 {
+    for _ in 0..8 {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: site\r\n\r\n").await.unwrap();
         queued.push(stream);
     }
-    // Told to stop before it accepted anybody.
-    let serving = tokio::spawn(async move { gateway.serve(listener, async {}).await });
+    let server = gateway.clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(async move { server.serve(listener, async { drop(stopped.await) }).await });
+    while !gateway.ready() {
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    while gateway.ready() {
+        tokio::task::yield_now().await;
+    }
+    // Nothing is open perhaps, and yet it waits until they have been taken and answered.
+    assert_eq!(gateway.quiesce(Duration::from_secs(5)).await, 0);
     for mut stream in queued {
         let mut answer = Vec::new();
         timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
