@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, Result};
-use crate::tls_refusal::refusal;
+use crate::tls_refusal::{is_alert, refusal};
 
 /// The certificates for TLS to the engine. Debug shows none of them.
 #[derive(Clone)]
@@ -120,6 +120,12 @@ impl Tls {
     /// The refusal of a certificate that an error stands for, if it does.
     pub(crate) fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
         refusal(error, self.has_identity)
+    }
+
+    /// The same after the handshake, where only an alert is a refusal: with TLS 1.3 an engine looks at the client's certificate last. Whatever else
+    /// happens then broke a stream on which something may have been done.
+    pub(crate) fn late_refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+        refusal(error, self.has_identity).filter(|_| is_alert(error))
     }
 }
 

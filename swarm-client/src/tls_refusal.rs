@@ -109,6 +109,11 @@ pub(crate) fn refusal(error: &(dyn StdError + 'static), has_identity: bool) -> O
     Some(io::Error::new(io::ErrorKind::InvalidData, TlsRefusal { kind, source: source.clone() }))
 }
 
+/// Whether the other side said so itself.
+pub(crate) fn is_alert(error: &(dyn StdError + 'static)) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
+}
+
 /// Looks through what wraps it: an I/O error names as its source that of what it holds, not what it holds.
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
@@ -159,5 +164,7 @@ mod tests {
         assert!(told(plain, true).unwrap().starts_with("it does not speak TLS"));
         assert_eq!(told(rustls::Error::AlertReceived(AlertDescription::InternalError), true), None);
         assert!(refusal(&io::Error::from(io::ErrorKind::BrokenPipe), true).is_none());
+        let plain = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        assert!(is_alert(&io::Error::other(alert())) && !is_alert(&io::Error::other(plain)));
     }
 }

@@ -123,7 +123,7 @@ pub(crate) async fn exchange(wire: &Wire, call: Call<'_>, limits: Limits, end: I
         Ok(Err(source)) => {
             let (what, endpoint) = (what.to_owned(), endpoint.clone());
             #[cfg(feature = "tls")]
-            if let Some(source) = wire.tls.as_ref().and_then(|tls| tls.refusal(&*source)) {
+            if let Some(source) = wire.tls.as_ref().and_then(|tls| tls.late_refusal(&*source)) {
                 return Err(Error::Unreachable { what, endpoint, source });
             }
             Err(Error::Interrupted { what, endpoint, source })
