@@ -100,7 +100,7 @@ impl Lease for Leading {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The shortest that Consul offers; a leader whose host is lost is gone sooner, by Consul's own failure detection.
 const LOCK_TTL: Duration = Duration::from_secs(10);
-/// What is being started has this long to run before the watchdog ends; a removal goes on without it.
-const FINISH: Duration = Duration::from_secs(3);
+/// What is being started or removed has this long to end before the watchdog does, which has 15 s.
+const FINISH: Duration = Duration::from_secs(12);
 /// Two leaders at once are found by the next look: no need for the default of 15 s.
 const LOCK_DELAY: Duration = Duration::from_secs(1);

@@ -164,7 +164,7 @@ impl EnginePool {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let placed = replicas.iter().filter(|replica| !replica.misplaced).count();
         if placed < count {
-            return self.add(service, count - placed, &replicas, like).await;
+            return self.add(service, count - placed, &engines, &replicas, like).await;
         }
         let surplus = surplus(replicas, count);
         let removals = surplus.iter().map(|there| self.remove_at(there, None));
@@ -183,6 +183,7 @@ impl EnginePool {
         &self,
         service: &str,
         missing: usize,
+        engines: &[Engine],
         replicas: &[Replica],
         like: Option<&ContainerSpec>,
     ) -> Result<Scaled, PoolError> {
@@ -195,8 +196,9 @@ impl EnginePool {
                 return Err(PoolError::Spec { name: service.to_owned(), problem });
             }
         };
-        let taken: BTreeSet<&str> =
-            replicas.iter().map(|replica| replica.there.container.name.as_str()).collect();
+        // Of those that ended too: a removal that was broken off leaves one.
+        let all = engines.iter().flat_map(|engine| &engine.containers);
+        let taken: BTreeSet<&str> = all.map(|there| there.name.as_str()).collect();
         let names = (1_u32..).map(|n| format!("{service}.{n}")).filter(|name| !taken.contains(name.as_str()));
         let runs = names.take(missing).map(|name| {
             let id = format!("{:032x}", rand::random::<u128>());
