@@ -3,13 +3,13 @@
 #
 #   ./versions.sh [--keep] [SERVER...]    servers: redis-7.0 redis-8.0 valkey-8.1 valkey-9; all of them without a name
 #
-# Each server comes from the packages of a Debian release, in a root file system of its own (debootstrap, into $VERSIONS_DIR or
-# /var/lib/ha-stack-versions; removed at the end unless --keep is given), and the live tests of session-store run against it. Needs root. Ends
+# Each server comes from the packages of a Debian release, in a root file system of its own (debootstrap, in the folder ha-stack-versions of
+# $VERSIONS_DIR or /var/lib, which is removed at the end unless --keep is given), and the live tests of session-store run against it. Needs root. Ends
 # with an error if a test fails: the row says so too.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-roots=${VERSIONS_DIR:-/var/lib/ha-stack-versions}
+roots=${VERSIONS_DIR:-/var/lib}/ha-stack-versions
 keep=
 declare -A suite=([redis-7.0]=bookworm [redis-8.0]=trixie [valkey-8.1]=trixie [valkey-9]=forky)
 order=(redis-7.0 redis-8.0 valkey-8.1 valkey-9)
