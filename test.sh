@@ -71,11 +71,11 @@ seed=1
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-$seed}
 echo "property tests draw from the seed PROPTEST_RNG_SEED=$PROPTEST_RNG_SEED"
 
-# One build for tests and demos (Cargo.toml says of what kind); --long plays the demos with what people run.
+# One build for tests and demos (Cargo.toml says of what kind): the tests bring the programs along. --long plays the demos with what
+# people run.
 build=(--profile ci --workspace --all-features)
 programs=target/ci
 step "unit, integration and doc tests" bounded 2400 cargo test "${build[@]}" --quiet --no-fail-fast
-step "the programs" cargo build "${build[@]}" --bins
 rounds=1
 if [ "$mode" = --long ]; then
   rounds=5
