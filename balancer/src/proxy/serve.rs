@@ -129,7 +129,7 @@ async fn serve(
     let slots = Arc::new(Semaphore::new(inner.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let listening = Count::up(inner, |inner| &inner.listening);
-    let _serving = Serving::new(Arc::clone(inner));
+    let _serving = Count::up(inner, |inner| &inner.serving);
 
     let welcome = |connections: &mut JoinSet<()>, stream, peer, slot| {
         let Ok(guest) = inner.guests.enter(peer, inner.config.max_connections_per_client) else {
@@ -205,7 +205,7 @@ fn arrived(listener: TcpListener) -> Vec<(TcpStream, IpAddr)> {
     taken.collect()
 }
 
-/// One more, as long as it lives.
+/// One more, as long as it lives, however that ends.
 struct Count(Arc<Inner>, fn(&Inner) -> &AtomicUsize);
 
 impl Count {
@@ -433,7 +433,7 @@ async fn renew(tls: &Lock) {
 async fn keep(inner: Arc<Inner>, edge: Arc<Inner>) {
     let _only = inner.keeper.lock().await;
     // A service of a router is ready while the router is.
-    let _serving = (!Arc::ptr_eq(&inner, &edge)).then(|| Serving::new(Arc::clone(&inner)));
+    let _serving = (!Arc::ptr_eq(&inner, &edge)).then(|| Count::up(&inner, |inner| &inner.serving));
     let mut probes = JoinSet::new();
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -446,22 +446,6 @@ async fn keep(inner: Arc<Inner>, edge: Arc<Inner>) {
             inner.upstreams.prune();
             pruned = Instant::now();
         }
-    }
-}
-
-/// Counts a call that serves, however it ends.
-struct Serving(Arc<Inner>);
-
-impl Serving {
-    fn new(inner: Arc<Inner>) -> Self {
-        inner.serving.fetch_add(1, Ordering::AcqRel);
-        Self(inner)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.serving.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
