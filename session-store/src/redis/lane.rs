@@ -179,8 +179,15 @@ impl Driver {
                     }
                 }
             }
-            if !reads.is_empty() {
-                pipeline.add_command(script::read(&reads));
+            match reads.as_slice() {
+                [] => {}
+                [alone] => {
+                    pipeline.add_command(script::read(alone));
+                    waiting.append(&mut readers);
+                }
+                several => {
+                    pipeline.add_command(script::read_all(several));
+                }
             }
             if !writes.is_empty() {
                 pipeline.add_command(self.writes.call(&writes));
@@ -196,13 +203,10 @@ impl Driver {
                     for (waiting, answer) in waiting.into_iter().zip(&mut answers) {
                         let _ = waiting.send(answer);
                     }
-                    if !reads.is_empty()
+                    if !readers.is_empty()
                         && let Some(answer) = answers.next()
                     {
-                        match readers.pop() {
-                            Some(alone) if readers.is_empty() => drop(alone.send(answer)),
-                            last => hand_out(answer, readers.into_iter().chain(last)),
-                        }
+                        hand_out(answer, readers);
                     }
                     if let Some(answer) = answers.next() {
                         self.wrote(answer, &writes, writers).await;
@@ -229,7 +233,7 @@ impl Driver {
 }
 
 /// An answer for each, of the one to all.
-fn hand_out(answer: Result<Value, RedisError>, waiting: impl IntoIterator<Item = Answer>) {
+fn hand_out(answer: Result<Value, RedisError>, waiting: Vec<Answer>) {
     match answer {
         Ok(Value::Array(answers)) => {
             for (waiting, answer) in waiting.into_iter().zip(answers) {

@@ -39,7 +39,6 @@ pub(super) struct Row {
 }
 
 /// What a step writes: the key's own record, and the one that a rotation creates.
-#[derive(Default)]
 pub(super) struct Rows {
     own: Option<Row>,
     created: Option<Row>,
@@ -178,11 +177,18 @@ impl WriteAll {
     }
 }
 
-/// What is under each name: an array, but for one alone. What is no string (nobody's but a stranger's) is an error alone, and nothing among
-/// others; a write to it is an error in any case.
-pub(super) fn read(names: &[Name]) -> Cmd {
+/// What is under a name.
+pub(super) fn read(name: &Name) -> Cmd {
+    let mut read = Cmd::with_capacity(2, 8 + NAME);
+    read.arg("GET").arg(&**name);
+    read
+}
+
+/// What is under each name, as an array. What is no string (nobody's but a stranger's) is nothing here, and an error to [`read`]; a write to it
+/// is an error in any case.
+pub(super) fn read_all(names: &[Name]) -> Cmd {
     let mut read = Cmd::with_capacity(1 + names.len(), 8 + NAME * names.len());
-    read.arg(if names.len() == 1 { "GET" } else { "MGET" });
+    read.arg("MGET");
     for name in names {
         read.arg(&**name);
     }
