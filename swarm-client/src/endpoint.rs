@@ -52,16 +52,9 @@ impl Endpoint {
         let Some((scheme, rest)) = value.split_once("://") else {
             return Err(bad("it has no scheme"));
         };
-        #[cfg(not(feature = "tls"))]
-        let _ = tcp_is_tls;
-        match scheme {
+        match if tcp_is_tls && scheme == "tcp" { "https" } else { scheme } {
             "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
             "unix" => Err(bad("the socket's path is not absolute")),
-            #[cfg(feature = "tls")]
-            "tcp" if tcp_is_tls => {
-                let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_TLS_PORT).map_err(bad)?;
-                Ok(Self::Tls { host, port })
-            }
             "tcp" | "http" => {
                 let (host, port) = authority(rest.trim_end_matches('/'), DEFAULT_PORT).map_err(bad)?;
                 Ok(Self::Tcp { host, port })

@@ -118,14 +118,14 @@ impl Tls {
     }
 
     /// The refusal of a certificate that an error stands for, if it does.
-    pub(crate) fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
         refusal(error, self.has_identity)
     }
 
     /// The same after the handshake, where only an alert is a refusal: with TLS 1.3 an engine looks at the client's certificate last. Whatever else
     /// happens then broke a stream on which something may have been done.
     pub(crate) fn late_refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
-        refusal(error, self.has_identity).filter(|_| is_alert(error))
+        self.refusal(error).filter(|_| is_alert(error))
     }
 }
 

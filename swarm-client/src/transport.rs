@@ -148,7 +148,7 @@ where
     let limit = wire.limits.connect;
     let stream = connect_within(wire, endpoint, limit, limit).await?;
     let explained = |error: hyper::Error| {
-        let refusal = wire.tls.as_ref().and_then(|tls| tls.refusal(&error));
+        let refusal = wire.tls.as_ref().and_then(|tls| tls.late_refusal(&error));
         refusal.unwrap_or_else(|| io::Error::other(error))
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(explained)?;
