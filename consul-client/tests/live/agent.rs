@@ -25,6 +25,12 @@ impl Consul {
         Self::start_with(&[]).await
     }
 
+    /// As [`start`](Self::start), listening at this unix socket too.
+    pub(crate) async fn start_at(socket: &str) -> Self {
+        let addresses = format!(r#"addresses {{ http = "127.0.0.1 unix://{socket}" }}"#);
+        Self::start_with(&["-hcl", &addresses]).await
+    }
+
     /// As [`start`](Self::start), with more arguments.
     pub(crate) async fn start_with(more: &[&str]) -> Self {
         let mut consul = Self::prepare("n1", 1);

@@ -111,8 +111,7 @@ async fn pass_on(mut stream: TcpStream, agent: String, log: Arc<Mutex<Vec<String
 async fn the_forms_of_an_address() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock").display().to_string();
-    let addresses = format!(r#"addresses {{ http = "127.0.0.1 unix://{socket}" }}"#);
-    let consul = Consul::start_with(&["-hcl", &addresses]).await;
+    let consul = Consul::start_at(&socket).await;
     let (address, heads) = proxy(consul.address()).await;
     let port = consul.address().rsplit_once(':').unwrap().1.to_owned();
     for form in [

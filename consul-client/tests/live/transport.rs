@@ -74,8 +74,7 @@ async fn tls_with_client_certificates() {
 async fn a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock").display().to_string();
-    let addresses = format!(r#"addresses {{ http = "127.0.0.1 unix://{socket}" }}"#);
-    let consul = Consul::start_with(&["-hcl", &addresses]).await;
+    let consul = Consul::start_at(&socket).await;
     let client = Client::builder().address(format!("unix://{socket}")).build().unwrap();
     client.kv().put("a", "x").await.unwrap();
     let calls = (0..100).map(|_| client.kv());
