@@ -82,12 +82,11 @@ for server in "${wanted[@]}"; do
   version=$("$programs/redis-server" --version | sed -n 's/.* v=\([0-9.]*\).*/\1/p')
   [[ $version == "${server#*-}"* ]] || echo "versions.sh: $release has $kind $version by now, not ${server#*-}" >&2
   out=$(mktemp)
-  verdict=passed
   PATH=$programs:$PATH timeout 900 cargo test --quiet -p session-store --all-features --test live -- \
-    --ignored --test-threads=1 >"$out" 2>&1 || { verdict=FAILED failed=1; tail -n 40 "$out" >&2; }
+    --ignored --test-threads=1 >"$out" 2>&1 || { failed=1; tail -n 40 "$out" >&2; }
   count=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 passed, \2 failed/p' "$out" | tail -n 1)
   rows+=("| $kind $version | Debian $release | ${count:-none ran} |")
-  [ "$verdict" = passed ] && [ -n "$count" ] || failed=1
+  [ -n "$count" ] || failed=1
   rm -f "$out"
 done
 printf '%s\n' "${rows[@]}"
