@@ -92,8 +92,8 @@ pub fn plan(backend: &str, slots: &[Slot], servers: &[Server]) -> Result<Vec<Str
     for server in missing {
         let target = free.next().with_context(|| {
             format!(
-                "the backend {backend} has {} disabled servers and {} are needed: raise the number in its server-template"
-                ,
+                "the backend {backend} has {} disabled servers and {} are needed: \
+                 raise the number in its server-template",
                 slots.len(),
                 wanted.len()
             )
