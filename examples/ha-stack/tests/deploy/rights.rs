@@ -1,19 +1,18 @@
 //! Each role of the reference deployment does its work with its own rights, and is refused what is not its work: at a real
 //! Consul and a real Redis, with the secrets that a deploy makes.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use consul_client::{Check, Client, NewToken, Policy, ServiceRegistration};
 use ha_stack::deploy::secrets;
 use ha_stack::roles::access::{self, Tokens};
 
 use crate::gateway::{Ending, consul_with, eventually, start};
-use crate::up::free_address;
+use crate::ports::free_address;
 
 /// A Consul that denies by default, with policies and tokens as the keeper makes them.
 struct Kept {
@@ -130,20 +129,10 @@ async fn a_policy_that_somebody_widened_is_corrected() {
 }
 
 /// A Redis or a Sentinel with the files that a container would see as secrets.
-fn server(
-    folder: &Path,
-    made: &BTreeMap<&'static str, String>,
-    port: u16,
-    more: &str,
-    sentinel: bool,
-) -> Ending {
-    let (users, login) =
-        if sentinel { ("sentinel-users", "sentinel-login") } else { ("redis-users", "redis-replica") };
+fn server(folder: &Path, port: u16, more: &str, sentinel: bool) -> Ending {
+    let login = if sentinel { "sentinel-login" } else { "redis-replica" };
     let data = folder.join(port.to_string());
     std::fs::create_dir(&data).unwrap();
-    for name in ["redis-ca", "redis-cert", "redis-key", users, login] {
-        std::fs::write(folder.join(name), &made[name]).unwrap();
-    }
     // As in the images, at another place.
     let text = if sentinel {
         include_str!("../../images/redis/secure-sentinel.conf").replace("26379", &port.to_string())
@@ -153,12 +142,31 @@ fn server(
     let secure = data.join("secure.conf");
     std::fs::write(&secure, text.replace("/run/secrets", &folder.display().to_string())).unwrap();
     let config = data.join("redis.conf");
-    std::fs::write(&config, format!("bind 127.0.0.1\ndir {}\n{more}", data.display())).unwrap();
+    std::fs::write(&config, format!("bind 127.0.0.1\ndir {}\nlogfile log\n{more}", data.display())).unwrap();
     let mut command = Command::new("redis-server");
     command.arg(&config).args(sentinel.then_some("--sentinel"));
     command.arg("--include").arg(&secure).arg("--include").arg(folder.join(login));
     start(command.current_dir(&data))
 }
+
+/// Until it succeeds; what it failed with last, and what the servers say, when it does not.
+async fn attempt<T, E: std::fmt::Display>(
+    what: &str,
+    said: &impl Fn() -> String,
+    mut once: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let began = Instant::now();
+    loop {
+        match once().await {
+            Ok(value) => return value,
+            Err(error) => assert!(began.elapsed() < LONG, "not in time: {what}: {error}; {}", said()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// For servers that begin while a machine does other things.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What a server answers to one command, after this log-in.
 fn answer(folder: &Path, port: u16, login: Option<(&str, &str)>, command: &[&str]) -> String {
@@ -181,12 +189,22 @@ async fn each_user_of_redis_may_do_its_own_work_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let made = secrets::redis(rand_bytes).unwrap();
+    // All of them before the first server reads one: a file that is written again is empty for a moment.
+    for (name, content) in &made {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
     let [master, replica, watcher, other]: [u16; 4] = std::array::from_fn(|_| free_address().port());
-    let _master = server(folder, &made, master, "", false);
+    let _master = server(folder, master, "", false);
     let follow = format!("replicaof 127.0.0.1 {master}\nrepl-diskless-sync-delay 0\n");
-    let _replica = server(folder, &made, replica, &follow, false);
+    let _replica = server(folder, replica, &follow, false);
     let monitor = format!("sentinel monitor main 127.0.0.1 {master} 1\n");
-    let sentinels = [watcher, other].map(|port| server(folder, &made, port, &monitor, true));
+    let sentinels = [watcher, other].map(|port| server(folder, port, &monitor, true));
+    let said = || {
+        let log = |port: u16| std::fs::read_to_string(folder.join(format!("{port}/log")));
+        [master, replica, watcher, other]
+            .map(|port| format!("{port}: {}", log(port).unwrap_or_default()))
+            .join("\n")
+    };
 
     // The site, by the URL that it gets: all that session-store promises, with two copies of each change.
     let url = made["redis-url"].trim();
@@ -195,13 +213,9 @@ async fn each_user_of_redis_may_do_its_own_work_and_nothing_else() {
     let url = url.replace("sentinel-1:26379,sentinel-2:26379,sentinel-3:26379", &hosts);
     let url = url.replace("/run/secrets/redis-ca", &format!("{}&server-name=redis-1", ca.display()));
     assert!(url.starts_with("rediss+sentinel://web:") && url.contains(&hosts), "the form of the URL");
-    let mut store = None;
-    eventually("the site finds its master", async || {
-        store = session_store::connect(&url).await.ok();
-        match &store {
-            Some(store) => store.health().await.is_ok(),
-            None => false,
-        }
+    let store = attempt("the site finds its master", &said, async || {
+        let store = session_store::connect(&url).await?;
+        store.health().await.map(|()| store)
     })
     .await;
     let web = Some(("web", password));
@@ -210,7 +224,7 @@ async fn each_user_of_redis_may_do_its_own_work_and_nothing_else() {
         answer(folder, master, web, &["info", "replication"]).contains("state=online")
     })
     .await;
-    session_store::conformance::run(store.unwrap()).await;
+    session_store::conformance::run(store).await;
 
     let refused = |port: u16, login: Option<(&str, &str)>, command: &[&str]| {
         let said = answer(folder, port, login, command);
