@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use ports::free_address;
+
+#[path = "support/ports.rs"]
+mod ports;
+
 fn ha_stack(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ha-stack"));
     command.args(args);
@@ -91,10 +96,6 @@ impl Drop for Up {
     }
 }
 
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 #[test]
 fn a_platform_that_does_not_exist_names_those_that_do() {
     refused(&["up", "--platform", "nomad"], &["nomad", "--platform", "local", "swarm"]);
@@ -104,7 +105,7 @@ fn a_platform_that_does_not_exist_names_those_that_do() {
 fn a_taken_port_is_named_with_its_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let control = free_address();
+    let control = free_address().to_string();
     refused(&["up", "--listen", &address, "--control", &control], &["--listen", &address]);
     refused(&["up", "--listen", "127.0.0.1:0", "--control", &address], &["--control", &address]);
     refused(&["gateway", "--listen", &address, "--admin", "127.0.0.1:0"], &["--listen", &address]);
@@ -133,7 +134,7 @@ fn a_gateway_serves_tls_and_takes_a_renewed_certificate() {
         std::fs::write(&chain, made.cert.pem()).unwrap();
     };
     renew();
-    let address = free_address();
+    let address = free_address().to_string();
     let mut gateway = ha_stack(&["gateway", "--listen", &address, "--admin", "127.0.0.1:0", "--wait", "0"]);
     gateway.arg("--tls-cert").arg(&chain).arg("--tls-key").arg(&key).stderr(Stdio::null());
     let mut gateway = gateway.spawn().unwrap();
@@ -217,7 +218,7 @@ fn top_without_a_terminal_says_what_else_there_is() {
 
 #[test]
 fn no_stack_is_said_by_status_and_scale() {
-    let nobody = free_address();
+    let nobody = free_address().to_string();
     refused(&["status", "--control", &nobody], &["--control", "ha-stack up"]);
     refused(&["scale", "web", "3", "--control", &nobody], &["--control", "ha-stack up"]);
 }
@@ -302,7 +303,7 @@ fn a_secret_from_the_environment_is_not_in_the_help() {
 
 #[test]
 fn a_stack_is_shown_scaled_and_ended_by_ctrl_c() {
-    let control = free_address();
+    let control = free_address().to_string();
     let mut up = Up::start(&control);
     up.wait_for("Ctrl-C ends the stack");
     assert_eq!(up.replicas().len(), 2);
@@ -324,7 +325,7 @@ fn a_stack_is_shown_scaled_and_ended_by_ctrl_c() {
 
 #[test]
 fn replicas_end_with_a_parent_that_is_killed() {
-    let mut up = Up::start(&free_address());
+    let mut up = Up::start(&free_address().to_string());
     up.wait_for("Ctrl-C ends the stack");
     assert_eq!(up.replicas().len(), 2);
     up.signal(Signal::KILL);

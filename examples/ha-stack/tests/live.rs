@@ -17,6 +17,8 @@ mod http;
 mod names;
 #[path = "dashboard/page.rs"]
 mod page;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "metrics/prometheus.rs"]
 mod prometheus;
 #[path = "render/proxies.rs"]

@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -163,9 +164,19 @@ pub(crate) async fn poll(what: &str, ready: impl AsyncFn() -> bool) {
     }
 }
 
+/// A port that nobody used a moment ago. Below those that the kernel gives to connections, and none comes twice: a server that
+/// finds its port taken meanwhile ends.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut candidates = (0..PORTS).map(|_| {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        FIRST_PORT + u16::try_from(number % PORTS).unwrap()
+    });
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
+
+const FIRST_PORT: u16 = 15_000;
+const PORTS: u32 = 15_000;
 
 /// When a Sentinel first names another master than the one at `old`, and that one says that it is one.
 pub(crate) async fn election(mut watched: Vec<redis::aio::MultiplexedConnection>, old: u16) -> Instant {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use consul_client::{Check, Client, ServiceRegistration};
 use serde_json::{Value, json};
 
-use crate::up::free_address;
+use crate::ports::free_address;
 
 /// A process that ends with the test.
 pub(crate) struct Ending(Child);

@@ -8,7 +8,7 @@ use consul_client::{Check, ServiceRegistration};
 use serde_json::Value;
 
 use crate::gateway::{consul, eventually, start};
-use crate::up::free_address;
+use crate::ports::free_address;
 
 /// Who answers a request for this host: the instance, or the status and the reason.
 async fn who(listen: SocketAddr, host: &str) -> String {

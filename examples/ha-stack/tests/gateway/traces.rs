@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use prost::Message;
 
 use crate::gateway::{eventually, start};
-use crate::up::free_address;
+use crate::ports::free_address;
 
 #[derive(Clone, Debug)]
 struct Seen {

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use clap::Parser;
 
-use crate::up::free_address;
+use crate::ports::free_address;
 
 /// Pages whose commands need somebody's cluster or certificates.
 const UNDERSTOOD: &[&str] =

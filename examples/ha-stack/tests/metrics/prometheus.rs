@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::browser::program;
 use crate::names::{deployed, pages, queries};
-use crate::up::{Up, free_address};
+use crate::ports::free_address;
+use crate::up::Up;
 
 fn promtool(arguments: &[&str], input: Option<&str>) {
     let mut command = Command::new(program("promtool", "prometheus"));

@@ -13,6 +13,7 @@ use ha_stack::render::membership::Server;
 use ha_stack::render::nginx::{NginxFile, Site};
 
 use crate::gateway::{consul, eventually, start};
+use crate::ports::free_address;
 
 /// A site that says its name, and takes a while for `/slow`.
 async fn site(name: &'static str) -> Server {
@@ -95,10 +96,6 @@ fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed: apt-get install {name}"))
 }
 
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// What both proxies must do: take up, drain without breaking what is under way, let go.
 async fn members_come_and_go(proxy: &Proxy, sink: &mut impl Sink) {
     let (one, two) = (site("one").await, site("two").await);
@@ -126,7 +123,7 @@ async fn members_come_and_go(proxy: &Proxy, sink: &mut impl Sink) {
 /// nginx with a rendered file of nobody.
 fn nginx() -> (Proxy, Site, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
-    let (at, listen) = (folder.path().display().to_string(), free());
+    let (at, listen) = (folder.path().display().to_string(), free_address());
     let (conf, file) = (folder.path().join("nginx.conf"), folder.path().join("site.conf"));
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -182,7 +179,7 @@ async fn nginx_follows_the_members_and_keeps_the_last_good_file() {
 /// HAProxy with room for two.
 async fn haproxy() -> (Proxy, HaproxySocket) {
     let folder = tempfile::tempdir().unwrap();
-    let (at, listen) = (folder.path().display().to_string(), free());
+    let (at, listen) = (folder.path().display().to_string(), free_address());
     let text = format!(
         "global\nstats socket {at}/sock mode 600 level admin\ndefaults\nmode http\ntimeout connect 1s\ntimeout client 9s\n\
          timeout server 9s\nfrontend users\nbind {listen}\ndefault_backend web\nbackend web\nbalance roundrobin\n\

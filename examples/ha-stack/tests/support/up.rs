@@ -1,8 +1,10 @@
 //! A stack that runs as a program of its own, and ends with the test.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+
+use crate::ports::free_address;
 
 /// `ha-stack up` on the local platform.
 pub(crate) struct Up {
@@ -48,9 +50,4 @@ impl Drop for Up {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
     }
-}
-
-/// An address of loopback that nobody uses at this moment.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
