@@ -18,6 +18,10 @@ pub(crate) fn missing(folder: &Folder) -> Vec<&'static str> {
             packages.push(package);
         }
     }
+    // Debian 13 has Docker's own command in a package apart; before that it came with the engine.
+    if find("dockerd").is_some() && find("docker").is_none() {
+        packages.push("docker-cli");
+    }
     if consul(folder).is_none() {
         packages.push("consul");
     }
@@ -27,14 +31,17 @@ pub(crate) fn missing(folder: &Folder) -> Vec<&'static str> {
 /// Installs what is missing, saying so first, and gives the path of Consul. Starts no daemon.
 pub(crate) async fn ensure(folder: &Folder) -> Result<PathBuf> {
     check_consul_bin()?;
-    let mut wanted = missing(folder);
-    let fetch = wanted.iter().position(|p| *p == "consul").map(|at| wanted.remove(at));
-    if !wanted.is_empty() {
+    // Twice: what a package lacks is seen once it is there.
+    for _ in 0..2 {
+        let wanted: Vec<&str> = missing(folder).into_iter().filter(|package| *package != "consul").collect();
+        if wanted.is_empty() {
+            break;
+        }
         let names = wanted.join(", ");
         note(format!("installing {names} through apt-get; nothing of it is started"));
         step(format!("{names} installed"), install(&wanted)).await?;
     }
-    if fetch.is_some() {
+    if missing(folder).contains(&"consul") {
         note(format!("fetching consul 1.8 from Debian bullseye into {}", folder.cache().display()));
         step("consul fetched", fetch_consul(folder)).await?;
     }
