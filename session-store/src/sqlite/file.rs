@@ -69,8 +69,23 @@ pub(super) fn user(principal: &str) -> String {
 }
 
 pub(super) fn read(connection: &Connection, key: &StoreKey) -> Result<Option<Vec<u8>>, rusqlite::Error> {
-    let mut query = connection.prepare_cached("SELECT record FROM sessions WHERE key = ?1")?;
+    let mut query = connection.prepare_cached(READ)?;
     query.query_row(params![key.as_bytes()], |row| row.get(0)).optional()
+}
+
+/// Whether there is a record; it is all that is in `room` then.
+pub(super) fn read_into(
+    connection: &Connection,
+    key: &StoreKey,
+    room: &mut Vec<u8>,
+) -> Result<bool, rusqlite::Error> {
+    room.clear();
+    let mut query = connection.prepare_cached(READ)?;
+    let found = query.query_row(params![key.as_bytes()], |row| {
+        room.extend_from_slice(row.get_ref(0)?.as_blob()?);
+        Ok(())
+    });
+    found.optional().map(|found| found.is_some())
 }
 
 /// What stands beside a record, for the indexes.
@@ -152,6 +167,7 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal) WHERE principal IS NOT NULL;
     CREATE INDEX IF NOT EXISTS sessions_deadline ON sessions (deadline);";
+const READ: &str = "SELECT record FROM sessions WHERE key = ?1";
 const UPSERT: &str = "INSERT INTO sessions (key, record, principal, deadline) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (key) DO UPDATE SET record = ?2, principal = ?3, deadline = ?4";
 const UPDATE: &str = "UPDATE sessions SET record = ?2 WHERE key = ?1";

@@ -7,6 +7,7 @@
 //! write instead, and is as fast as the disk syncs. WAL needs shared memory: not for
 //! network file systems. The column of users holds hashes, as the keys do.
 
+mod answers;
 mod file;
 mod reader;
 
@@ -22,12 +23,13 @@ use crate::{
     seal::Seal,
     store::{Durability, SessionStore},
 };
+use answers::Answers;
 use async_trait::async_trait;
 use file::*;
 use reader::Load;
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::{
-    fmt,
+    fmt, mem,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -55,7 +57,7 @@ pub enum SyncMode {
 enum Job {
     /// Reads, or writes in a transaction of its own.
     Alone(Box<dyn FnOnce(&mut Worker) + Send>),
-    /// May share its transaction with others.
+    /// May share its transaction with others. Stays in its box, so that this thread frees nothing of its caller's.
     Step(Box<Step>),
 }
 
@@ -81,6 +83,7 @@ struct Worker {
     connection: Connection,
     seal: Seal,
     writes: u64,
+    answers: Answers,
 }
 
 impl SqliteStore {
@@ -113,13 +116,16 @@ impl SqliteStore {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let (loads, asked) = mpsc::channel(QUEUE);
         let (ready, opened) = oneshot::channel();
-        let (file, sealing) = (path.clone(), seal.clone());
+        let (file, sealing, answers) = (path.clone(), seal.clone(), Answers::new());
+        let read_answers = answers.clone();
         let thread = std::thread::Builder::new().name("session-sqlite".into()).spawn(move || {
             let until = Instant::now() + DEADLINE;
             let opened = retry(until, || prepare(&file, sync))
                 .and_then(|writer| Ok((writer, retry(until, || open_reader(&file))?)));
             let (mut worker, reader) = match opened {
-                Ok((connection, reader)) => (Worker { connection, seal: sealing, writes: 0 }, reader),
+                Ok((connection, reader)) => {
+                    (Worker { connection, seal: sealing, writes: 0, answers }, reader)
+                }
                 Err(error) => return drop(ready.send(Err(error))),
             };
             if ready.send(Ok(reader)).is_ok() {
@@ -130,11 +136,11 @@ impl SqliteStore {
                             work(&mut worker);
                             continue;
                         }
-                        Job::Step(step) => steps.push(*step),
+                        Job::Step(step) => steps.push(step),
                     }
                     while steps.len() < TOGETHER {
                         match queue.try_recv() {
-                            Ok(Job::Step(step)) => steps.push(*step),
+                            Ok(Job::Step(step)) => steps.push(step),
                             Ok(job) => {
                                 next = Some(job);
                                 break;
@@ -151,7 +157,7 @@ impl SqliteStore {
         match opened.await {
             Ok(Ok(reader)) => {
                 let reading = std::thread::Builder::new().name("session-sqlite-read".into());
-                let spawned = reading.spawn(move || reader::run(reader, asked));
+                let spawned = reading.spawn(move || reader::run(reader, asked, &read_answers));
                 spawned.map_err(|source| unavailable(&path, "open", source))?;
                 Ok(Self { jobs, loads, path, deadline, seal })
             }
@@ -241,7 +247,7 @@ impl SqliteStore {
 impl SessionStore for SqliteStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let load = Load { key: *key, answer };
+        let load = Load { key: *key, room: Vec::with_capacity(USUAL), answer };
         let bytes = self.send(&self.loads, "load", self.deadline, load, answered).await?;
         bytes.map(|bytes| self.seal.decode(key, &bytes)).transpose()
     }
@@ -323,43 +329,38 @@ impl SessionStore for SqliteStore {
 impl Worker {
     /// Steps of different callers in one transaction: to begin and commit one costs more than a step. Each is a step of its own all the same: what one
     /// cannot do (a limit, a damaged record) it is told alone, and its answer is given when all are committed.
-    fn apply_all(&mut self, steps: &mut Vec<Step>) {
+    fn apply_all(&mut self, steps: &mut Vec<Box<Step>>) {
         let now = Instant::now();
         steps.retain(|step| !step.answer.is_closed() && step.until > now);
         let Some(until) = steps.iter().map(|step| step.until).min() else { return };
-        if let Ok(answers) = retry(until, || self.apply_together(steps)) {
-            for (step, answer) in steps.drain(..).zip(answers) {
-                let _ = step.answer.send(Ok(answer));
-            }
-            return;
+        if let Ok(done) = retry(until, || self.apply_together(steps)) {
+            return self.answers.steps(mem::take(steps), done);
         }
         // Each by itself, within its own time: one that breaks the file's rules must not fail the others.
         for step in steps.drain(..) {
-            let answer = retry(step.until, || {
-                self.apply_together(std::slice::from_ref(&step))?
-                    .pop()
-                    .ok_or(rusqlite::Error::QueryReturnedNoRows)
-            });
-            let _ = step.answer.send(answer);
+            let done = retry(step.until, || self.apply_together(std::slice::from_ref(&step)));
+            match done.map(|mut done| done.pop()) {
+                Ok(Some(done)) => step.give(done),
+                Ok(None) => {}
+                Err(error) => drop(step.answer.send(Err(error))),
+            }
         }
     }
 
-    fn apply_together(
-        &mut self,
-        steps: &[Step],
-    ) -> Result<Vec<Result<Applied, StoreError>>, rusqlite::Error> {
+    fn apply_together(&mut self, steps: &[Box<Step>]) -> Result<Vec<Done>, rusqlite::Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (now, mut writes) = (unix_now(), 0);
-        let mut answers = Vec::with_capacity(steps.len());
-        for Step { key, op, ready, .. } in steps {
+        let mut all = Vec::with_capacity(steps.len());
+        for step in steps {
+            let Step { key, op, ready, .. } = &**step;
             if let Some(ready) = ready
                 && ready.write(&transaction, key)?
             {
                 writes += 1;
-                answers.push(Ok(ready.applied.clone()));
+                all.push(Done::AsDecided);
                 continue;
             }
-            answers.push(apply(&transaction, &self.seal, key, op, now, &mut writes)?);
+            all.push(Done::Here(apply(&transaction, &self.seal, key, op, now, &mut writes)?));
         }
         let before = self.writes;
         self.writes = before.wrapping_add(writes);
@@ -367,7 +368,26 @@ impl Worker {
             transaction.prepare_cached(SWEEP)?.execute(params![clamp(now), SWEEP_AT_ONCE])?;
         }
         transaction.commit()?;
-        Ok(answers)
+        Ok(all)
+    }
+}
+
+/// What came of a step.
+enum Done {
+    /// What was decided on where it was asked for, is written.
+    AsDecided,
+    Here(Result<Applied, StoreError>),
+}
+
+impl Step {
+    fn give(self: Box<Self>, done: Done) {
+        let answer = match (done, self.ready) {
+            (Done::Here(answer), _) => answer,
+            (Done::AsDecided, Some(ready)) => Ok(ready.applied),
+            // It was not decided on before: nobody is told that it was.
+            (Done::AsDecided, None) => return,
+        };
+        let _ = self.answer.send(Ok(answer));
     }
 }
 
@@ -454,5 +474,7 @@ const SWEEP_EVERY: u64 = 256;
 /// As many bytes as [`HEAD`] says.
 const UPDATE_SEEN: &str = "UPDATE sessions SET record = ?2 WHERE key = ?1 AND substr(record, 1, 20) = ?3";
 const _: () = assert!(HEAD == 20);
+/// Of a record, as most sites have them.
+const USUAL: usize = 512;
 /// Steps in one transaction. It holds up other processes meanwhile.
 const TOGETHER: usize = 64;

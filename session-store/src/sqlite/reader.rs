@@ -1,8 +1,8 @@
 //! The thread that reads: with WAL a reader waits for no writer, so loads have a connection of their own and go on while steps are written.
 
 use super::{
-    Answer,
-    file::{read, retry},
+    Answer, Answers,
+    file::{read_into, retry},
 };
 use crate::id::StoreKey;
 use rusqlite::Connection;
@@ -11,26 +11,30 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) struct Load {
     pub(super) key: StoreKey,
+    /// Where the record goes: allocated by who frees it.
+    pub(super) room: Vec<u8>,
     pub(super) answer: oneshot::Sender<Answer<Option<Vec<u8>>>>,
 }
 
 /// Reads until nobody can ask any more.
-pub(super) fn run(mut connection: Connection, mut queue: mpsc::Receiver<Load>) {
+pub(super) fn run(mut connection: Connection, mut queue: mpsc::Receiver<Load>, to: &Answers) {
     let mut loads = Vec::new();
     while queue.blocking_recv_many(&mut loads, TOGETHER) > 0 {
         loads.retain(|load| !load.answer.is_closed());
         // One look at the file for all; where it cannot be had, each read says why by itself.
         let together = connection.transaction().ok();
-        let answers = loads.iter().map(|load| Some(read(together.as_deref()?, &load.key)));
-        let answers = answers.collect::<Vec<_>>();
+        let mut look = |load: &mut Load| read_into(together.as_deref()?, &load.key, &mut load.room).ok();
+        let found = loads.iter_mut().map(&mut look).collect::<Vec<_>>();
         drop(together);
-        for (load, answer) in loads.drain(..).zip(answers) {
-            let answer = match answer {
-                Some(Ok(bytes)) => Ok(bytes),
-                _ => retry(Instant::now() + RETRY, || read(&connection, &load.key)),
+        let answers = loads.drain(..).zip(found).map(|(mut load, found)| {
+            let found = match found {
+                Some(found) => Ok(found),
+                None => retry(Instant::now() + RETRY, || read_into(&connection, &load.key, &mut load.room)),
             };
-            let _ = load.answer.send(answer.map(Ok));
-        }
+            let Load { room, answer, .. } = load;
+            (answer, found.map(|found| Ok(found.then_some(room))))
+        });
+        to.loads(answers.collect());
     }
 }
 
