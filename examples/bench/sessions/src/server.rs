@@ -15,9 +15,18 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(folder: &Path) -> Result<Self> {
+    /// On this core alone, if one is named.
+    pub fn start(folder: &Path, core: Option<usize>) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new("redis-server")
+        let mut command = match core {
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", &core.to_string(), "redis-server"]);
+                pinned
+            }
+            None => Command::new("redis-server"),
+        };
+        let child = command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .current_dir(folder)
             .stdin(Stdio::null())
