@@ -23,10 +23,13 @@
 //! | `GET /livez` | 200 as long as the instance answers at all |
 //! | `POST /fault?slow=N&status=S` | with `--faults`: N times as slow, or answers S at once; without parameters, well again |
 //!
-//! Modules: [`settings`], [`state`], [`pages`] (the router), [`server`] (serve and drain).
+//! With `--metrics ADDR`, `GET /metrics` there says how it goes, for Prometheus.
+//!
+//! Modules: [`settings`], [`state`], [`pages`] (the router), [`metrics`], [`server`] (serve and drain).
 #![forbid(unsafe_code)]
 
 mod html;
+pub mod metrics;
 pub mod pages;
 pub mod server;
 pub mod settings;

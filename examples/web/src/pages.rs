@@ -1,7 +1,7 @@
 //! The router and its handlers.
 
 use crate::{
-    html,
+    html, metrics,
     state::{AppState, Fault, Readiness},
 };
 use axum::{
@@ -37,6 +37,7 @@ pub fn app(state: AppState) -> Router {
         .route("/livez", get(async || "alive"))
         .layer(from_fn_with_state(state.clone(), frame))
         .layer(from_fn(span))
+        .layer(from_fn_with_state(state.clone(), metrics::count))
         .with_state(state)
 }
 

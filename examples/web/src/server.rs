@@ -1,10 +1,10 @@
 //! Serving, and stopping without losing a request.
 
-use crate::{pages::app, settings::Settings, state::AppState};
+use crate::{metrics, pages::app, settings::Settings, state::AppState};
 use anyhow::Context;
 use axum::serve::ListenerExt;
 use std::{future::Future, io, time::Duration};
-use tokio::{net::TcpListener, signal, sync::oneshot};
+use tokio::{net::TcpListener, signal, sync::oneshot, task::JoinSet};
 
 /// Binds, serves until SIGTERM or Ctrl-C, drains and returns.
 ///
@@ -28,7 +28,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// A store that cannot be reached is no error: the instance is not ready until it can.
 ///
 /// # Errors
-/// A session URL that cannot work, in one line.
+/// A session URL that cannot work, or an address for figures that is taken, in one line.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
@@ -37,6 +37,10 @@ pub async fn serve(
     let url = settings.session_url();
     let url = url.with_context(|| format!("--session-file is {:?}", settings.session_file))?;
     let store = session_store::connect(&url).await.context("bad --session")?;
+    let figures = match settings.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let drain = Duration::from_secs(settings.drain);
     let address = listener.local_addr().context("the listener has no address")?;
     tracing::info!(%address, instance = settings.instance, host = settings.host, ?store, "serving");
@@ -47,6 +51,11 @@ pub async fn serve(
         );
     }
     let state = AppState::new(settings, store);
+    // Ends with this function.
+    let mut beside = JoinSet::new();
+    if let Some(listener) = figures {
+        beside.spawn(metrics::serve(listener, state.clone()));
+    }
 
     tokio::spawn({
         let state = state.clone();

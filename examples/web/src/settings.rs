@@ -1,7 +1,7 @@
 //! What an instance can be told, by flag or environment; flags win.
 
 use session_store::Lifetime;
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Settings of one instance.
 #[derive(clap::Args, Clone)]
@@ -21,6 +21,10 @@ pub struct Settings {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: String,
+
+    /// Address of `GET /metrics`, for Prometheus [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<SocketAddr>,
 
     /// Name of this instance, shown on its pages [default: the machine's name]
     #[arg(long, value_name = "NAME", env = "INSTANCE", default_value_t = machine_name(), hide_default_value = true)]
@@ -67,6 +71,7 @@ impl Default for Settings {
             session_file: None,
             session_lifetime: 3000,
             listen: "127.0.0.1:8080".into(),
+            metrics: None,
             instance: machine_name(),
             host: machine_name(),
             drain: 5,
@@ -81,6 +86,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("session_lifetime", &self.session_lifetime)
             .field("listen", &self.listen)
+            .field("metrics", &self.metrics)
             .field("instance", &self.instance)
             .field("host", &self.host)
             .field("drain", &self.drain)

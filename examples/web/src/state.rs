@@ -1,6 +1,6 @@
 //! What all requests of an instance share.
 
-use crate::settings::Settings;
+use crate::{metrics::Figures, settings::Settings};
 use axum::http::HeaderValue;
 use serde::Deserialize;
 use session_store::{CookieConfig, SessionLayer, SessionStore};
@@ -27,6 +27,7 @@ struct Inner {
     fault: Mutex<Fault>,
     checked: Mutex<Checked>,
     done: Notify,
+    figures: Figures,
 }
 
 /// What is known of the store.
@@ -74,6 +75,7 @@ impl AppState {
             fault: Mutex::default(),
             checked: Mutex::default(),
             done: Notify::new(),
+            figures: Figures::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -148,6 +150,10 @@ impl AppState {
 
     pub(crate) fn takes_faults(&self) -> bool {
         self.inner.settings.faults
+    }
+
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.inner.figures
     }
 
     pub(crate) fn sessions(&self) -> SessionLayer {

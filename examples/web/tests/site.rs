@@ -304,6 +304,46 @@ async fn an_instance_drains_before_it_stops() {
     assert!(fetch(address, "/healthz").await.is_err(), "the listener outlived the server");
 }
 
+/// At an address of their own: the site's users find no figures.
+#[tokio::test]
+async fn figures_are_told_where_no_user_comes() {
+    let [listener, other] =
+        [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let [address, metrics] = [listener.local_addr().unwrap(), other.local_addr().unwrap()];
+    let settings = Settings { metrics: Some(metrics), drain: 0, ..Settings::default() };
+    let line = format!("{:#}", web::serve(settings.clone(), listener, async {}).await.unwrap_err());
+    assert!(line.contains("--metrics") && line.contains(&metrics.to_string()), "{line}");
+    drop(other);
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(web::serve(settings, listener, async move {
+        let _ = stopped.await;
+    }));
+    for path in ["/whoami", "/work?ms=30", "/views", "/nothing/ada"] {
+        fetch(address, path).await.unwrap();
+    }
+    assert!(fetch(address, "/metrics").await.unwrap().starts_with("HTTP/1.1 404"));
+    let page = fetch(metrics, "/metrics").await.unwrap();
+    assert!(page.contains("content-type: application/openmetrics-text; version=1.0.0"), "{page}");
+    for line in [
+        "ha_web_ready 1",
+        "ha_web_in_flight 0",
+        "ha_web_requests_total{route=\"/whoami\",code=\"200\"} 1",
+        "ha_web_requests_total{route=\"/views\",code=\"401\"} 1",
+        // Whatever a stranger asks for is one line.
+        "ha_web_requests_total{route=\"none\",code=\"404\"} 2",
+        "ha_web_request_seconds_bucket{le=\"0.025\",route=\"/work\"} 0",
+        "ha_web_request_seconds_count{route=\"/work\"} 1",
+        "# EOF",
+    ] {
+        assert!(page.lines().any(|known| known == line), "{line} is not in {page}");
+    }
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    assert!(fetch(metrics, "/metrics").await.is_err(), "the figures outlived the server");
+}
+
 #[tokio::test]
 async fn what_cannot_start_says_why() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

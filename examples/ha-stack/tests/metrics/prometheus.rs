@@ -50,12 +50,13 @@ fn start(command: &mut Command) -> Ending {
     Ending(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
-/// A gateway and a Prometheus that asks it and the stack.
-fn prometheus(folder: &Path, up: &Up, gateway: &str) -> (Ending, String) {
+/// A Prometheus that asks the stack, a gateway and a site.
+fn prometheus(folder: &Path, up: &Up, gateway: &str, site: &str) -> (Ending, String) {
     let config = format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\nscrape_configs:\n\
          - {{job_name: ha-stack, static_configs: [{{targets: ['{}']}}]}}\n\
-         - {{job_name: ha-gateway, static_configs: [{{targets: ['{gateway}']}}]}}\n",
+         - {{job_name: ha-gateway, static_configs: [{{targets: ['{gateway}']}}]}}\n\
+         - {{job_name: ha-web, static_configs: [{{targets: ['{site}']}}]}}\n",
         deployed("prometheus/ha-stack.rules.yml").display(),
         up.control,
     );
@@ -88,7 +89,10 @@ async fn a_real_prometheus_reads_stack_and_gateway() {
     gateway.args(["gateway", "--listen", &free_address().to_string(), "--admin", &admin]);
     gateway.args(["--consul", "http://127.0.0.1:1"]);
     let _gateway = start(&mut gateway);
-    let (_prometheus, at) = prometheus(folder.path(), &up, &admin);
+    let [site, figures] = [free_address(), free_address()].map(|address| address.to_string());
+    let mut web = Command::new(env!("CARGO_BIN_EXE_ha-stack"));
+    let _web = start(web.args(["web", "--session", "memory:", "--listen", &site, "--metrics", &figures]));
+    let (_prometheus, at) = prometheus(folder.path(), &up, &admin, &figures);
     let http = reqwest::Client::new();
     let value = async |query: &str| {
         let found = ask(&http, &at, query).await?;
@@ -105,10 +109,14 @@ async fn a_real_prometheus_reads_stack_and_gateway() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    wait_for("sum(up)", "2").await;
+    wait_for("sum(up)", "3").await;
     wait_for("ha_stack_replicas_usable{service=\"web\"}", "2").await;
     wait_for("sum(ha_stack_host_up)", "3").await;
     wait_for("ha_gateway_ready", "1").await;
+    wait_for("ha_web_ready", "1").await;
+    http.get(format!("http://{site}/whoami")).send().await.unwrap();
+    wait_for("ha_web_requests_total{route=\"/whoami\", code=\"200\"}", "1").await;
+    wait_for("ha_web_request_seconds_bucket{route=\"/whoami\", le=\"+Inf\"}", "1").await;
     for query in queries() {
         ask(&http, &at, &query).await.unwrap();
     }
