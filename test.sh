@@ -193,11 +193,11 @@ for round in $(seq "$rounds"); do
   step "demo on a Swarm of three hosts, then its faults and without Consul, round $round of $rounds" in_lab "" demo --platform swarm
   afterwards=
 done
-# The reference deployment on hosts that have an engine and nothing else.
+# The reference deployment on hosts that have an engine, which answers its own socket and certificates, and nothing else.
 deployed() {
-  lab up || return 1
+  lab up --tls || return 1
   ours=1
-  local exports host daemon env=DOCKER_HOST,HA_STACK_ENGINES,CONSUL_BIN,CONSUL_HTTP_TOKEN result=0
+  local exports host daemon env=DOCKER_HOST,DOCKER_TLS_VERIFY,DOCKER_CERT_PATH,HA_STACK_ENGINES,CONSUL_BIN,CONSUL_HTTP_TOKEN result=0
   exports=$(lab env) || return 1
   eval "$exports"
   for host in h1 h2 h3; do
@@ -208,8 +208,8 @@ deployed() {
   CONSUL_HTTP_TOKEN=$(cat /proc/sys/kernel/random/uuid)
   local stack=("$programs"/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" "$programs"/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && found && confined && second_site && "${stack[@]}" remove || result=1
-  unset CONSUL_HTTP_TOKEN
+  "${stack[@]}" deploy && logs_in && unchanged && found && confined && by_certificates && second_site && "${stack[@]}" remove || result=1
+  unset CONSUL_HTTP_TOKEN DOCKER_TLS_VERIFY DOCKER_CERT_PATH
   lab down || result=1
   ours=
   return "$result"
@@ -220,6 +220,33 @@ unchanged() {
     echo "a second deploy is not without work: $said" >&2
     return 1
   }
+}
+# Registrars and scalers without the engine's socket: those of the certificates that they got instead. The scaler decides by them here,
+# and the registrars do their work with the second site.
+by_certificates() {
+  local began host tries decided left
+  began=$(date +%s)
+  "${stack[@]}" deploy --role-certs "$DOCKER_CERT_PATH" || return 1
+  left=$(for host in h1 h2 h3; do
+    # shellcheck disable=SC2016
+    lab exec "$host" -- bash -c 'docker ps -q | xargs docker inspect -f "{{.Name}} {{json .HostConfig.Mounts}} {{json .HostConfig.Binds}}"'
+  done | grep docker.sock || true)
+  [ -z "$left" ] || {
+    printf 'these have the socket still:\n%s\n' "$left" >&2
+    return 1
+  }
+  for tries in $(seq 60); do
+    for host in h1 h2 h3; do
+      decided=$(lab exec "$host" -- curl -s -m 10 http://127.0.0.1:8083/metrics | sed -n 's/^ha_scaler_last_decision_timestamp_seconds{.*} \([0-9]*\).*/\1/p' | sort -n | tail -n 1)
+      if [ "${decided:-0}" -gt "$began" ]; then
+        printf 'the scaler on %s decides, by certificates, at try %s\n' "$host" "$tries"
+        return 0
+      fi
+    done
+    sleep 1
+  done
+  echo "no scaler decided within a minute after it got certificates instead of the socket" >&2
+  return 1
 }
 # Two sites behind the same gateways, by their labels; when the second one is gone, so is its route.
 second_site() {
@@ -245,7 +272,8 @@ served_by() {
 # On a host, where its Consul listens, by the token that was chosen. The service is found, whatever the stack file calls it.
 found() {
   local said status=("$PWD/$programs/ha-stack" --docker-host "$DOCKER_HOST" status --platform swarm)
-  said=$(lab exec h1 -- env CONSUL_HTTP_TOKEN="$CONSUL_HTTP_TOKEN" "${status[@]}") || return 1
+  local with=(CONSUL_HTTP_TOKEN="$CONSUL_HTTP_TOKEN" DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH="$DOCKER_CERT_PATH")
+  said=$(lab exec h1 -- env "${with[@]}" "${status[@]}") || return 1
   [[ $said == "ha_web on swarm: "* ]] || {
     echo "the status of the deployed stack is another one: $said" >&2
     return 1

@@ -10,6 +10,7 @@ use swarm_client::stack::compose::Context;
 use swarm_client::stack::{PlanOptions, Stack};
 
 pub mod certificates;
+pub mod engine_tls;
 pub mod rights;
 pub mod secrets;
 
@@ -178,10 +179,20 @@ mod tests {
         variable.ends_with("_IMAGE").then(|| format!("{}:1", variable.to_ascii_lowercase()))
     }
 
+    /// The reference deployment on three hosts, with these variables set.
+    pub(super) fn own_stack(set: &[(&str, &str)]) -> Deployment {
+        let value = |name: &str| {
+            set.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+                .or_else(|| images(name))
+        };
+        read("ha", OWN_FILE, Path::new("."), &hosts(&["a", "b", "c"]), &value).unwrap()
+    }
+
     #[test]
     fn the_stack_file_is_one_and_spreads_what_must_outlive_a_host() {
-        let three = hosts(&["a", "b", "c"]);
-        let read = read("ha", OWN_FILE, Path::new("."), &three, &images).unwrap();
+        let read = own_stack(&[]);
         assert!(read.builds.is_empty(), "every image was named");
         let services: BTreeMap<&str, _> = read.stack.services().collect();
         for (key, host) in [("redis-1", "a"), ("redis-2", "b"), ("redis-3", "c"), ("sentinel-3", "c")] {
@@ -199,7 +210,7 @@ mod tests {
     /// What every service of the file keeps to; `test.sh` looks at the processes themselves.
     #[test]
     fn no_service_may_write_its_image_or_has_a_capability_or_is_root() {
-        let read = read("ha", OWN_FILE, Path::new("."), &hosts(&["a", "b", "c"]), &images).unwrap();
+        let read = own_stack(&[]);
         for (key, spec) in read.stack.services() {
             let container = spec.task_template.container_spec.clone().unwrap();
             assert_eq!(container.read_only, Some(true), "{key}");

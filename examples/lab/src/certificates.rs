@@ -29,7 +29,8 @@ pub(crate) fn make(hosts: &[Host], folder: &Folder) -> Result<()> {
     let (ca, issuer) = authority().map_err(Error::certificate("the authority"))?;
     write(&folder.certificates().join("ca.pem"), &ca)?;
     for host in hosts {
-        let names = [host.addr.to_string(), host.name.clone()];
+        // What runs on the host asks its engine on loopback.
+        let names = [host.addr.to_string(), "127.0.0.1".to_owned(), host.name.clone()];
         let dir = folder.certificates().join(&host.name);
         sign(&host.name, &names, ExtendedKeyUsagePurpose::ServerAuth, &issuer, &dir)?;
     }

@@ -85,7 +85,8 @@ fn engine_api(host: &Host, folder: &Folder) -> String {
     let (own, all) = (all.join(&host.name), all.display());
     let own = own.display();
     format!(
-        "--tlsverify --tlscacert {all}/ca.pem --tlscert {own}/cert.pem --tlskey {own}/key.pem -H tcp://{addr}:{DOCKER_TLS_PORT}"
+        "--tlsverify --tlscacert {all}/ca.pem --tlscert {own}/cert.pem --tlskey {own}/key.pem -H tcp://{addr}:{DOCKER_TLS_PORT} \
+         -H tcp://127.0.0.1:{DOCKER_TLS_PORT}"
     )
 }
 
@@ -235,7 +236,9 @@ mod tests {
         let hosts = Host::all_with(1, Some(&folder.certificates())).unwrap();
         let script = init(&hosts[0], &[], &folder, "/bin/consul".as_ref(), true);
         assert!(script.contains(" --tlsverify --tlscacert /var/lib/x/certificates/ca.pem "), "{script}");
-        assert!(script.contains(" --tlskey /var/lib/x/certificates/h1/key.pem -H tcp://198.18.0.11:2376\n"));
+        assert!(script.contains(
+            " --tlskey /var/lib/x/certificates/h1/key.pem -H tcp://198.18.0.11:2376 -H tcp://127.0.0.1:2376\n"
+        ));
         assert!(!script.contains("2375"));
     }
 

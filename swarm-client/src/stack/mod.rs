@@ -104,6 +104,11 @@ impl Stack {
         self.services.iter().map(|(key, spec)| (key.as_str(), spec))
     }
 
+    /// The services' keys and specs, to change what a file says before it is planned.
+    pub fn services_mut(&mut self) -> impl Iterator<Item = (&str, &mut ServiceSpec)> {
+        self.services.iter_mut().map(|(key, spec)| (key.as_str(), spec))
+    }
+
     /// Adds a service. Its name is its key in the stack, and so are the names of the networks in its spec; on the swarm each gets
     /// the stack's name before it. A service without a network is put on the stack's network `default`, which is made if it is
     /// not there. Secrets and configs are seen as files named like their keys.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use swarm_client::stack::{Applied, Plan, Stack};
 
+use crate::deploy::engine_tls::{self, RoleCertificates};
 use crate::deploy::{self, Deployment, secrets};
 use crate::images::engines;
 use crate::progress::Progress;
@@ -29,6 +30,10 @@ pub struct DeployArgs {
     /// Leave what the file no longer has
     #[arg(long)]
     no_prune: bool,
+    /// A folder with ca.pem, cert.pem and key.pem: services that mount the engine's socket get these instead, and reach the
+    /// engine of their host by TLS at 127.0.0.1:2376
+    #[arg(long, value_name = "DIR")]
+    role_certs: Option<PathBuf>,
     /// How long each service may take until its tasks run
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     deadline: u64,
@@ -59,11 +64,19 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
         None => deploy::OWN_FILE.to_owned(),
     };
     let folder = args.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let role_certs = args.role_certs.as_deref().map(RoleCertificates::read).transpose()?;
     let swarm = Box::pin(connect(backends)).await?;
     let members = deploy::members(&swarm.nodes().list().await?)?;
-    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let without_socket = role_certs.is_some().then_some(("DOCKER_USER", engine_tls::USER));
+    let environment = |name: &str| {
+        let set = std::env::var(name).ok().filter(|value| !value.is_empty());
+        set.or_else(|| without_socket.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+    };
     let Deployment { mut stack, builds, secrets: asked } =
         deploy::read(&args.name, &text, folder, &members, &environment)?;
+    if let Some(certificates) = role_certs {
+        stack = engine_tls::instead_of_the_socket(stack, certificates)?;
+    }
 
     let missing = missing_secrets(&swarm, &args.name, &asked).await?;
     if args.dry_run {
