@@ -48,6 +48,8 @@ impl Backends {
     /// SIGKILL to the master and its worker.
     pub fn kill(&mut self, n: usize) -> Result<()> {
         let master = self.all[n].id();
+        // A master that sees its worker die starts another one, which would outlive it.
+        signal("STOP", master)?;
         for pid in children(master)?.into_iter().chain([master]) {
             signal("KILL", pid)?;
         }
@@ -169,6 +171,8 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        // As for the backends: nginx is one of the proxies.
+        let _ = signal("STOP", self.child.id());
         for pid in children(self.child.id()).unwrap_or_default() {
             let _ = signal("KILL", pid);
         }
