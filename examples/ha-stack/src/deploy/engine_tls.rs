@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use swarm_client::Tls;
+use swarm_client::model::{FileTarget, SecretReference};
 use swarm_client::stack::Stack;
-use swarm_client::{FileTarget, SecretReference, Tls};
 
 /// What such a role shows the engine, and by which it knows the engine: files as docker's own command line names them.
 pub struct RoleCertificates {
