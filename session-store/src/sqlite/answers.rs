@@ -49,7 +49,7 @@ impl Batch {
         match self {
             Self::Steps(steps, done) => steps.into_iter().zip(done).for_each(|(step, done)| step.give(done)),
             Self::Loads(answers) => {
-                answers.into_iter().for_each(|(waiting, answer)| drop(waiting.send(answer)))
+                answers.into_iter().for_each(|(waiting, answer)| drop(waiting.send(answer)));
             }
         }
     }

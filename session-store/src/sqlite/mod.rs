@@ -7,6 +7,9 @@
 //! write instead, and is as fast as the disk syncs. WAL needs shared memory: not for
 //! network file systems. The column of users holds hashes, as the keys do.
 
+// A step stays in the box that its caller allocated.
+#![allow(clippy::vec_box)]
+
 mod answers;
 mod file;
 mod reader;
@@ -360,7 +363,7 @@ impl Worker {
                 all.push(Done::AsDecided);
                 continue;
             }
-            all.push(Done::Here(apply(&transaction, &self.seal, key, op, now, &mut writes)?));
+            all.push(Done::Here(Box::new(apply(&transaction, &self.seal, key, op, now, &mut writes)?)));
         }
         let before = self.writes;
         self.writes = before.wrapping_add(writes);
@@ -376,13 +379,13 @@ impl Worker {
 enum Done {
     /// What was decided on where it was asked for, is written.
     AsDecided,
-    Here(Result<Applied, StoreError>),
+    Here(Box<Result<Applied, StoreError>>),
 }
 
 impl Step {
     fn give(self: Box<Self>, done: Done) {
         let answer = match (done, self.ready) {
-            (Done::Here(answer), _) => answer,
+            (Done::Here(answer), _) => *answer,
             (Done::AsDecided, Some(ready)) => Ok(ready.applied),
             // It was not decided on before: nobody is told that it was.
             (Done::AsDecided, None) => return,
