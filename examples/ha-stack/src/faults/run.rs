@@ -214,8 +214,23 @@ impl Suite<'_> {
         let wanted = self.world.replicas as usize;
         let mut why = String::new();
         let mut well_since: Option<Instant> = None;
+        // Swarm moves nothing by itself after a host came back: what a person would do then is done here.
+        let (mut crowded_since, mut spread_out) = (None::<Instant>, false);
+        let all = wanted.min(self.world.lab.hosts().len());
         while step.elapsed() < WHOLE {
-            match self.wrong(wanted).await {
+            let hosts = if spread_out { wanted.min(2) } else { all };
+            match self.wrong(wanted, hosts).await {
+                Some(Wrong::Crowded(why)) if !spread_out => {
+                    well_since = None;
+                    step.detail(&why);
+                    if crowded_since.get_or_insert_with(Instant::now).elapsed() >= CROWDED {
+                        spread_out = true;
+                        match self.world.platform.rebalance(REBALANCE).await {
+                            Ok(moved) => self.progress.line(format!("spread out again: {moved}")),
+                            Err(error) => self.progress.line(format!("not spread out: {error:#}")),
+                        }
+                    }
+                }
                 None => {
                     let since = *well_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= STEADY {
@@ -223,8 +238,8 @@ impl Suite<'_> {
                         return Ok(());
                     }
                 }
-                Some(wrong) => {
-                    well_since = None;
+                Some(Wrong::Crowded(wrong) | Wrong::Else(wrong)) => {
+                    (well_since, crowded_since) = (None, None);
                     step.detail(&wrong);
                     why = wrong;
                 }
@@ -234,43 +249,62 @@ impl Suite<'_> {
         bail!("before {} not everything was well within {} s: {why}", fault.name(), WHOLE.as_secs())
     }
 
-    async fn wrong(&self, wanted: usize) -> Option<String> {
+    /// What keeps it from being well with `wanted` replicas on `hosts` hosts.
+    async fn wrong(&self, wanted: usize, hosts: usize) -> Option<Wrong> {
+        let other = |why: String| Some(Wrong::Else(why));
         let status = match self.world.lab.status().await {
             Ok(status) => status,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return other(error.to_string()),
         };
         if !status.is_healthy() {
             let bad = status.hosts.iter().flat_map(|host| {
                 let parts = [&host.engine, &host.swarm, &host.consul, &host.redis];
                 parts.into_iter().filter(|part| !part.ok).map(|part| format!("{}: {}", host.name, part.is))
             });
-            return Some(bad.collect::<Vec<_>>().join("; "));
+            return other(bad.collect::<Vec<_>>().join("; "));
         }
         let views = match self.world.platform.gateway_views().await {
             Ok(views) => views,
-            Err(error) => return Some(format!("{error:#}")),
+            Err(error) => return other(format!("{error:#}")),
         };
         if views.len() < self.world.lab.hosts().len() {
-            return Some(format!("{} gateways answer", views.len()));
-        }
-        for view in &views {
-            let hosts = crate::platform::hosts(view).len();
-            let usable = crate::platform::usable(view).count();
-            if usable != wanted || hosts < wanted.min(2) {
-                return Some(format!("a gateway uses {usable} replicas on {hosts} hosts"));
-            }
+            return other(format!("{} gateways answer", views.len()));
         }
         match self.world.lab.address_holder().await {
-            Ok(Some(_)) => None,
-            Ok(None) => Some("no host holds the users' address".into()),
-            Err(error) => Some(error.to_string()),
+            Ok(Some(_)) => {}
+            Ok(None) => return other("no host holds the users' address".into()),
+            Err(error) => return other(error.to_string()),
         }
+        let mut crowded = None;
+        for view in &views {
+            let used = crate::platform::hosts(view).len();
+            let usable = crate::platform::usable(view).count();
+            let why = format!("a gateway uses {usable} replicas on {used} hosts");
+            if usable != wanted {
+                return other(why);
+            }
+            if used < hosts {
+                crowded = Some(Wrong::Crowded(why));
+            }
+        }
+        crowded
     }
+}
+
+/// Why a stack is not well.
+enum Wrong {
+    /// All is there, and on too few hosts.
+    Crowded(String),
+    Else(String),
 }
 
 const LOOK: Duration = Duration::from_millis(100);
 /// A manager that was off for long may take a minute to be a full member again.
 const UNDO: Duration = Duration::from_secs(150);
 const WHOLE: Duration = Duration::from_secs(150);
+/// How long replicas are on too few hosts before they are moved: one may be on its way.
+const CROWDED: Duration = Duration::from_secs(2);
+/// For the moves of a rebalance.
+const REBALANCE: Duration = Duration::from_secs(60);
 /// Everything must be well for this long.
 const STEADY: Duration = Duration::from_secs(1);

@@ -70,6 +70,17 @@ impl SwarmPlatform {
         changed.await.map(drop).context("the site can't be updated")
     }
 
+    /// Spreads the site's replicas evenly over the hosts again; what was moved.
+    ///
+    /// # Errors
+    /// When the Swarm can't be asked, or a replica that is to be one more does not come up.
+    pub async fn rebalance(&self, deadline: Duration) -> Result<String> {
+        let mut plan = self.swarm.plan_rebalance().await?;
+        plan.moves.retain(|step| step.service == self.spec.service);
+        self.swarm.apply_rebalance(&plan, deadline).await?;
+        Ok(plan.to_string())
+    }
+
     /// Has every component of the stack take its time from [`CLOCK_FOLDER`], or from the kernel again, and waits until
     /// each runs so.
     ///
