@@ -139,7 +139,7 @@ for server in "${wanted[@]}"; do
       [ "$release" = bookworm ] || packages+=,docker-cli
       what="the libraries on the lab"
       root_of "$roots/docker-$release" "$release" "$packages"
-      lab "$roots/docker-$release" "$out" || { failed=1; tail -n 60 "$out" >&2; }
+      lab "$roots/docker-$release" "$out" || { failed=1; tail -n 200 "$out" >&2; }
       ;;
     *)
       packages=redis-server,redis-sentinel
