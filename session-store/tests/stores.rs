@@ -288,6 +288,26 @@ mod sqlite {
     }
 }
 
+/// A runtime that stands still between calls of `block_on` keeps no caller in another one waiting.
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_store_answers_though_the_runtime_that_opened_it_stands_still() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let opened_in = runtime();
+    let store = opened_in.block_on(session_store::SqliteStore::open(folder.path().join("s.db"))).unwrap();
+    let store = Arc::new(store.deadline(Duration::from_secs(5)));
+    runtime().block_on(async {
+        let load = |store: Arc<session_store::SqliteStore>| async move {
+            store.load(&SessionId::random().key()).await
+        };
+        let loads = (0..64).map(|_| tokio::spawn(load(store.clone()))).collect::<Vec<_>>();
+        for load in loads {
+            assert!(load.await.unwrap().unwrap().is_none());
+        }
+    });
+}
+
 /// "No deadline" is a long one, and no sum of times runs over the clock's end.
 #[cfg(all(feature = "sqlite", feature = "redis"))]
 #[tokio::test]

@@ -2,11 +2,14 @@
 //! was allocated there would be freed here, for which allocators have the two wait for each other.
 
 use super::{Answer, Done, Step};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{mpsc, oneshot},
+};
 
 /// Clones hand out by the same task.
 #[derive(Clone)]
-pub(super) struct Answers(mpsc::UnboundedSender<Batch>);
+pub(super) struct Answers(Option<mpsc::UnboundedSender<Batch>>);
 
 enum Batch {
     Steps(Vec<Box<Step>>, Vec<Done>),
@@ -16,8 +19,12 @@ enum Batch {
 type Bytes = Answer<Option<Vec<u8>>>;
 
 impl Answers {
-    /// By a task of the runtime that this is called in.
+    /// By a task of the runtime that this is called in, if it has threads of its own: one that runs only inside `block_on` may stand still
+    /// while callers in another one wait.
     pub(super) fn new() -> Self {
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return Self(None);
+        }
         // Bounded by the callers that wait for what is in it.
         let (batches, mut due) = mpsc::unbounded_channel::<Batch>();
         tokio::spawn(async move {
@@ -25,7 +32,7 @@ impl Answers {
                 batch.hand_out();
             }
         });
-        Self(batches)
+        Self(Some(batches))
     }
 
     pub(super) fn steps(&self, steps: Vec<Box<Step>>, done: Vec<Done>) {
@@ -36,9 +43,13 @@ impl Answers {
         self.give(Batch::Loads(answers));
     }
 
-    /// At once where that runtime has ended: the callers may be in another one.
+    /// At once where there is no such task or its runtime has ended: the callers may be in another one.
     fn give(&self, batch: Batch) {
-        if let Err(mpsc::error::SendError(batch)) = self.0.send(batch) {
+        let left = match &self.0 {
+            Some(batches) => batches.send(batch).err().map(|mpsc::error::SendError(batch)| batch),
+            None => Some(batch),
+        };
+        if let Some(batch) = left {
             batch.hand_out();
         }
     }
