@@ -69,8 +69,8 @@ pub(super) fn user(principal: &str) -> String {
 }
 
 pub(super) fn read(connection: &Connection, key: &StoreKey) -> Result<Option<Vec<u8>>, rusqlite::Error> {
-    let mut query = connection.prepare_cached(READ)?;
-    query.query_row(params![key.as_bytes()], |row| row.get(0)).optional()
+    let mut room = Vec::new();
+    Ok(read_into(connection, key, &mut room)?.then_some(room))
 }
 
 /// Whether there is a record; it is all that is in `room` then.
