@@ -67,10 +67,10 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
     let role_certs = args.role_certs.as_deref().map(RoleCertificates::read).transpose()?;
     let swarm = Box::pin(connect(backends)).await?;
     let members = deploy::members(&swarm.nodes().list().await?)?;
-    let without_socket = role_certs.is_some().then_some(("DOCKER_USER", engine_tls::USER));
     let environment = |name: &str| {
         let set = std::env::var(name).ok().filter(|value| !value.is_empty());
-        set.or_else(|| without_socket.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+        // Who opens no socket need not be in docker's group.
+        set.or_else(|| (name == "DOCKER_USER" && role_certs.is_some()).then(|| engine_tls::USER.to_owned()))
     };
     let Deployment { mut stack, builds, secrets: asked } =
         deploy::read(&args.name, &text, folder, &members, &environment)?;
