@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::scaling::HAND_HOLD;
 use super::story::{Story, instances, join, timed};
-use super::visitor::Crowd;
+use super::visitor::{Crowd, Ledger};
 use crate::platform::{Faults, Platform, Replica, hosts, usable};
 
 /// Power off under load, with two replicas.
@@ -25,12 +25,24 @@ pub async fn two_replicas(story: &mut Story<'_>) -> Result<()> {
     story.add(&ledger);
     seen?;
     story.progress.line(format!(
-        "{} requests, {} failed, longest wait of a user {:.1} s",
+        "{} requests, {} failed{}",
         ledger.requests,
         ledger.failures(),
-        ledger.answers.iter().map(|a| a.took.as_secs_f64()).fold(0.0, f64::max),
+        longest_wait(&ledger, off)
     ));
     back
+}
+
+/// Whose answer took longest, and when it was asked for.
+fn longest_wait(ledger: &Ledger, off: Instant) -> String {
+    let Some(answer) = ledger.answers.iter().max_by_key(|answer| answer.took) else { return String::new() };
+    let after = answer.at.saturating_duration_since(off).as_secs_f64();
+    format!(
+        ", longest wait of a user {:.1} s: until {after:.1} s after the power-off, for {} on {}",
+        answer.took.as_secs_f64(),
+        answer.instance,
+        answer.host
+    )
 }
 
 async fn replaced(story: &mut Story<'_>, victim: &str, off: Instant) -> Result<()> {
