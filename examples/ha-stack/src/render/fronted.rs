@@ -342,7 +342,8 @@ fn nginx_config(folder: &Path, site: &Path, status: SocketAddr) -> String {
     )
 }
 
-/// What was under way on a host that has lost its power is given up after three unanswered probes of TCP, and sent again. Where
+/// What was under way on a host that has lost its power is given up after three unanswered probes of TCP, or three seconds after
+/// it was sent and not received (`tcp-ut`, which HAProxy 2.6 does not take over from `default-server`), and sent again. Where
 /// HAProxy's checks find nobody up it would refuse at once: the server that stands by says 503 after a second instead, and the
 /// request is tried again until Consul's word of another server comes.
 fn haproxy_config(service: &str, listen: SocketAddr, standby: SocketAddr, socket: &Path) -> String {
@@ -369,8 +370,8 @@ frontend users
 backend {service}
     balance leastconn
     option httpchk GET /healthz
-    default-server check inter 500ms fall 2 rise 1 tcp-ut 3s
-    server-template {service} 1-20 127.0.0.1:9 disabled
+    default-server check inter 500ms fall 2 rise 1
+    server-template {service} 1-20 127.0.0.1:9 disabled tcp-ut 3s
     server standby {standby} backup no-check
 frontend standby
     bind {standby}
@@ -424,5 +425,14 @@ mod tests {
         let status = "Active connections: 5 \nserver accepts handled requests\n 9 9 12 \nReading: 0 Writing: 4 Waiting: 1 \n";
         assert_eq!(writing(status), 3);
         assert_eq!(writing("nonsense"), 0);
+    }
+
+    /// Without it a request that was never received hangs until the dead host is back.
+    #[test]
+    fn haproxys_servers_have_a_limit_for_what_is_not_received() {
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let conf = haproxy_config("web", addr, addr, Path::new("s"));
+        let template = conf.lines().find(|line| line.trim_start().starts_with("server-template"));
+        assert!(template.is_some_and(|line| line.contains(" tcp-ut ")), "{conf}");
     }
 }
