@@ -65,6 +65,9 @@ impl Transport {
         let ends = Instant::now() + request.deadline.unwrap_or(self.deadline).min(MAX_DEADLINE);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         let mut untried = self.addresses.len().saturating_sub(1);
+        // Addresses in a row at which nobody was.
+        let mut deserted = 0;
+        let mut election = false;
         let mut unsettled = false;
         loop {
             let left = ends.saturating_duration_since(Instant::now());
@@ -73,12 +76,17 @@ impl Transport {
                 Err(error) => error,
             };
             let again = error.is_retryable() && (request.repeatable || !error.maybe_applied());
-            let delay = if matches!(error, Error::NotSent { .. } | Error::NoLeader(_)) && untried > 0 {
+            deserted = if matches!(error, Error::NotSent { .. }) { deserted + 1 } else { 0 };
+            election |= speaks_of_an_election(&error);
+            let delay = if (1..self.addresses.len()).contains(&deserted) {
+                Duration::ZERO
+            } else if matches!(error, Error::NoLeader(_)) && untried > 0 {
                 untried -= 1;
                 Duration::ZERO
             } else {
                 let full = backoff.next(rand::random());
-                if speaks_of_an_election(&error) { full.min(spread(RETRY_ELECTION)) } else { full }
+                // The server that is gone from an election stays among the addresses.
+                if election { full.min(spread(RETRY_ELECTION)) } else { full }
             };
             unsettled |= error.maybe_applied();
             if !again || Instant::now() + delay >= ends {

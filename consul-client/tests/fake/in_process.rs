@@ -40,6 +40,30 @@ async fn lost_answers_and_refusals_are_told_apart() {
     assert!(kv.get("a").await.unwrap().value.is_none());
 }
 
+/// The leader that died is still among the addresses: callers that come by it wait no longer for that.
+#[tokio::test]
+async fn a_dead_address_delays_nobody_once_there_is_a_leader_again() {
+    let consul = FakeConsul::start().await;
+    let client = Client::builder().address("http://127.0.0.1:1").address(consul.address()).build().unwrap();
+    consul.set_leader(false);
+    let writers: Vec<_> = (0..16)
+        .map(|writer| {
+            let kv = client.kv();
+            tokio::spawn(async move {
+                kv.put(&format!("w/{writer}"), "1").await.expect("a write waits the election out");
+                Instant::now()
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let elected = Instant::now();
+    consul.set_leader(true);
+    for writer in writers {
+        let waited = writer.await.unwrap().saturating_duration_since(elected);
+        assert!(waited < Duration::from_millis(500), "{waited:?}");
+    }
+}
+
 #[tokio::test]
 async fn another_writers_equal_value_is_not_taken_for_ones_own() {
     let consul = FakeConsul::start().await;

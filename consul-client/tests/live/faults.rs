@@ -67,11 +67,13 @@ impl Acknowledged {
         self.0.lock().unwrap()[writer].push(Instant::now());
     }
 
-    /// The first acknowledgement after `moment`, of the slowest writer.
-    fn slowest_after(&self, moment: Instant) -> Duration {
+    /// Each writer's first acknowledgement after `moment`, the soonest first.
+    fn first_after(&self, moment: Instant) -> Vec<Duration> {
         let all = self.0.lock().unwrap();
         let first = |writer: &Vec<Instant>| *writer.iter().find(|at| **at >= moment).expect("work resumed");
-        all.iter().map(first).max().unwrap() - moment
+        let mut waited: Vec<_> = all.iter().map(|writer| first(writer) - moment).collect();
+        waited.sort_unstable();
+        waited
     }
 }
 
@@ -188,16 +190,23 @@ async fn elect(multiplier: u32, limit: Duration) {
         let complete = tokio::time::timeout(FREE_WAIT, watcher).await.expect("no watch hangs").unwrap();
         assert!(complete, "a watch missed what came after the election");
     }
-    let resumed = acknowledged.slowest_after(elected);
+    let resumed = acknowledged.first_after(elected);
+    let (median, slowest) = (resumed[WRITERS / 2], resumed[WRITERS - 1]);
     println!(
-        "multiplier {multiplier}: leader after {:?}, the slowest of {WRITERS} writers {resumed:?} after that",
+        "multiplier {multiplier}: leader after {:?}; after that the median of {WRITERS} writers {median:?}, the slowest {slowest:?}",
         elected - killed
     );
-    assert!(resumed < Duration::from_millis(500), "work resumed {resumed:?} after the new leader");
+    assert!(median < RESUMED, "work resumed {median:?} after the new leader");
+    assert!(slowest < RESUMED + SERVER_PAUSE, "one writer's work resumed {slowest:?} after the new leader");
     assert!(lock.is_held(), "a lock whose TTL exceeds the election is not lost");
     lock.release().await.unwrap();
 }
 
+const RESUMED: Duration = Duration::from_millis(500);
+/// While a server knows no leader it holds a call and looks again after a random pause, at most a sixteenth of its
+/// `rpc_hold_timeout` of 7 s (`agent/consul/rpc.go` of Consul 1.8, `JitterFraction`). The client can't end such a pause: a second
+/// try of a write beside one that is still held could be followed by it.
+const SERVER_PAUSE: Duration = Duration::from_micros(437_500);
 const WRITERS: usize = 32;
 const WATCHERS: usize = 50;
 const COUNTERS: usize = 4;
