@@ -42,19 +42,23 @@ pub(super) async fn published(engine: &Docker, address: IpAddr) -> Result<Publis
 }
 
 fn read(containers: &[ContainerSummary], address: IpAddr) -> Published {
-    let of = |container: &ContainerSummary| {
-        let ports = container.ports.iter().flatten();
-        let ports = ports.filter(|port| port.typ == Some(PortSummaryTypeEnum::TCP)).filter(|port| {
-            let ip = port.ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
-            ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4())
-        });
-        let mut ports: Vec<(u16, u16)> =
-            ports.filter_map(|port| Some((port.private_port, port.public_port?))).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        Some((container.id.clone()?, ports))
-    };
+    let of = |container: &ContainerSummary| Some((container.id.clone()?, reaching(container, address)));
     containers.iter().filter_map(of).collect()
+}
+
+/// The TCP ports of a container, inside and published, at which an address of this family reaches it. The engine draws an ephemeral
+/// port for each family by itself: the same number at the other family may be nobody's, or another container's.
+pub(super) fn reaching(container: &ContainerSummary, address: IpAddr) -> Vec<(u16, u16)> {
+    let ports = container.ports.iter().flatten();
+    let ports = ports.filter(|port| port.typ == Some(PortSummaryTypeEnum::TCP)).filter(|port| {
+        let ip = port.ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
+        ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4())
+    });
+    let mut ports: Vec<(u16, u16)> =
+        ports.filter_map(|port| Some((port.private_port, port.public_port?))).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// Swarm's own label of a task's container.

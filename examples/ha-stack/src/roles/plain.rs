@@ -11,7 +11,7 @@ use swarm_client::bollard::query_parameters::{ListContainersOptionsBuilder, Rest
 use swarm_client::engines::labels::INSTANCE;
 
 use super::registrar::Serving;
-use super::routes;
+use super::{engine_ports, routes};
 
 /// The containers of this host's engine.
 pub(super) struct PlainEngine {
@@ -58,12 +58,11 @@ fn serving(
     let id = container.id.as_deref()?;
     let config = inspected.config.as_ref()?;
     let service = service(config.hostname.as_deref()?, config.domainname.as_deref().unwrap_or_default(), id)?;
-    let ports = container.ports.as_ref()?;
+    let ports = engine_ports::reaching(container, address);
     let routing = routes::routing(found.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let named = routes::port(&service, &routing);
-    let named = ports.iter().find(|port| Some(port.private_port) == named && port.public_port.is_some());
-    let port = named.and_then(|port| port.public_port);
-    let port = port.or_else(|| ports.iter().filter_map(|port| port.public_port).min())?;
+    let named = ports.iter().find(|(inside, _)| Some(*inside) == named);
+    let (_, port) = *named.or_else(|| ports.iter().min_by_key(|(_, published)| *published))?;
     let name = container.names.as_ref()?.first()?.trim_start_matches('/');
     let short: String = id.chars().take(12).collect();
     Some(Serving {
@@ -121,6 +120,15 @@ mod tests {
             None,
             "nobody gave it a name"
         );
+        let families = json!([
+            {"IP": "::", "PrivatePort": 8080, "PublicPort": 32782, "Type": "tcp"},
+            {"IP": "0.0.0.0", "PrivatePort": 8080, "PublicPort": 32783, "Type": "tcp"},
+        ]);
+        let web = container(json!({"ha-stack.check": "/healthz"}), families);
+        let of_the_family = |at: &str| {
+            serving(&web, &inspected("web", ""), at.parse().unwrap(), labels::CHECK).unwrap().address.port()
+        };
+        assert_eq!((of_the_family("198.18.0.12"), of_the_family("fd00::12")), (32783, 32782));
         let hidden = container(json!({"ha-stack.check": "/"}), json!([{"PrivatePort": 80, "Type": "tcp"}]));
         assert_eq!(serving(&hidden, &inspected("web", ""), here, labels::CHECK), None);
     }
