@@ -196,7 +196,9 @@ impl<'a> Story<'a> {
 
     async fn close(mut self) -> Verdict {
         self.progress.heading("The verdict");
-        if self.hero_view().await.is_some() {
+        // Who never got in can't be logged out.
+        let was_in = self.hero_views + self.hero_unknown > 0;
+        if was_in && self.hero_view().await.is_some() {
             let line = format!("ada is still logged in; {} views acknowledged and counted", self.hero_views);
             self.progress.line(line);
         }
