@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lab::Lab;
-use swarm_client::model::{Healthcheck, RestartCondition};
+use swarm_client::model::RestartCondition;
 use swarm_client::{
     Clause, Outcome, RollbackOptions, RollbackSource, RolloutProgress, ServiceSpec, UpdateConfig,
 };
@@ -116,45 +116,38 @@ pub(crate) async fn each_end_of_a_rollout_is_a_value(lab: &Lab) {
     services.remove("web").await.unwrap();
 }
 
-/// Swarm goes back to a spec whose port another one has taken meanwhile.
+/// Swarm goes back to a spec that mounts a folder, which is gone from the host meanwhile.
 pub(crate) async fn a_rollback_that_fails_too_ends_there(lab: &Lab) {
     let start = Instant::now();
     let swarm = client(lab.hosts()).await;
-    let services = swarm.services();
+    let (services, host) = (swarm.services(), &lab.hosts()[0].name);
+    let on_host = async |command: &[&str]| {
+        let done = lab.exec(host, command).await.unwrap();
+        assert!(done.status.success(), "{command:?} on {host}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    on_host(&["mkdir", "-p", MOUNTED]).await;
     let monitor = UpdateConfig { monitor: Some(Duration::from_secs(2).into()), ..UpdateConfig::stop_first() };
-    let holder = |name: &str| {
-        let command = ["redis-server", "--port", "7300", "--save", ""];
-        let spec = redis(name).command(command).network_host().restart_delay(Duration::ZERO);
-        spec.constraint(format!("node.hostname=={}", lab.hosts()[0].name))
-    };
-    services
-        .create(&holder("first").update(monitor.clone()).rollback(monitor.clone().pausing()).build())
-        .await
-        .unwrap();
+    let spec = redis("first").bind_mount(MOUNTED, "/mnt", true).restart_delay(Duration::ZERO);
+    let spec = spec.constraint(format!("node.hostname=={host}")).update(monitor.clone());
+    services.create(&spec.rollback(monitor.pausing()).build()).await.unwrap();
     assert!(converge(&swarm, "first").await.is_success());
-    services.create(&holder("second").build()).await.unwrap();
-    // Its replacement wants another port and never gets well, which takes longer than the second one needs to take the port.
-    let never = Healthcheck {
-        test: ["CMD", "redis-cli", "-p", "1", "ping"].map(str::to_owned).to_vec(),
-        interval: Some(Duration::from_secs(1).into()),
-        retries: Some(8),
-        ..Healthcheck::default()
-    };
+    on_host(&["rmdir", MOUNTED]).await;
     services
         .modify("first", |spec| {
             let container = spec.task_template.container_spec.as_mut().unwrap();
-            container.command = ["redis-server", "--port", "7301"].map(str::to_owned).to_vec();
-            container.healthcheck = Some(never.clone());
+            container.command = ["redis-server", "--port", "no-number"].map(str::to_owned).to_vec();
+            container.mounts.clear();
         })
         .await
         .unwrap();
-    assert!(converge(&swarm, "second").await.is_success());
     let outcome = services.rollout("first").wait(LIMIT).await.unwrap();
     assert!(matches!(outcome, Outcome::RollbackPaused { .. }), "{outcome}");
     services.remove("first").await.unwrap();
-    services.remove("second").await.unwrap();
     told(&format!("a rollback that failed too: {outcome}"), start);
 }
+
+/// A folder of the host that a task mounts.
+const MOUNTED: &str = "/run/lab-rollback";
 
 pub(crate) async fn a_rollback_goes_past_a_scale(lab: &Lab) {
     let start = Instant::now();
