@@ -189,8 +189,11 @@ impl World<'_> {
     /// # Errors
     /// When it can't be, with the reason.
     pub async fn prepare(&self, fault: Fault) -> Result<bool> {
+        let of_a_bystander =
+            matches!(fault, Fault::WorkerOff | Fault::CablePulled | Fault::DiskFull | Fault::ClockAhead);
+        let moved = of_a_bystander && self.free_a_bystander().await?;
         if fault != Fault::ClockAhead {
-            return Ok(false);
+            return Ok(moved);
         }
         for host in self.lab.hosts() {
             self.set_clock(&host.name, "+0").await?;
@@ -251,6 +254,29 @@ impl World<'_> {
         found.with_context(|| format!("each host with a replica leads something: {leaders:?}"))
     }
 
+    /// Where each host with a replica leads something, lets another one lead Redis. Whether it had to: there is no load yet, for
+    /// which such a change would be a fault of its own.
+    async fn free_a_bystander(&self) -> Result<bool> {
+        if self.bystander().await.is_ok() {
+            return Ok(false);
+        }
+        let was = self.platform.settled_leaders().await?.redis.context("Redis has no leader")?;
+        let sentinel = self.lab.host(&was)?.sentinel_addr();
+        let (address, port) = (sentinel.ip().to_string(), sentinel.port().to_string());
+        let command = ["redis-cli", "-h", &address, "-p", &port, "SENTINEL", "FAILOVER", lab::REDIS_MASTER];
+        let asked = self.lab.exec(&was, &command).await?;
+        let said = String::from_utf8_lossy(&asked.stdout);
+        ensure!(said.trim() == "OK", "{} on {was}: {}", command.join(" "), said.trim());
+        for _ in 0..HOLDER_TRIES {
+            if self.platform.settled_leaders().await?.redis.is_some_and(|now| now != was) {
+                self.bystander().await?;
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        bail!("Redis' Sentinels did not move the master away from {was}")
+    }
+
     async fn gateway_host(&self) -> Result<String> {
         for _ in 0..HOLDER_TRIES {
             if let Some(host) = self.lab.address_holder().await? {
@@ -277,12 +303,12 @@ impl World<'_> {
         bail!("no scaler leads: nobody holds the lock {key}")
     }
 
-    /// A replica on a host that leads nothing, if there is one.
+    /// A replica, where it can be on a host that leads nothing.
     async fn replica(&self) -> Result<Replica> {
-        let host = self.bystander().await?;
+        let host = self.bystander().await.ok();
         let replicas = self.platform.replicas().await?;
-        let found = usable(&replicas).find(|replica| replica.host == host);
-        found.cloned().with_context(|| format!("no replica on {host}"))
+        let found = usable(&replicas).max_by_key(|replica| Some(&replica.host) == host.as_ref());
+        found.cloned().context("no replica takes traffic")
     }
 
     async fn engine(&self, host: &str) -> Result<Docker> {
