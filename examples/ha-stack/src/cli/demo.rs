@@ -56,7 +56,8 @@ pub async fn run(args: DemoArgs, mut backends: Backends, stop: CancellationToken
         PlatformName::Local => 15.0,
         PlatformName::Swarm | PlatformName::Engines => 30.0,
     };
-    let pace = Pace { faults: !args.no_faults, zero: args.zero, scale_out_promise, ..Pace::default() };
+    let (faults, zero, front) = (!args.no_faults, args.zero, args.gateway.foreign());
+    let pace = Pace { faults, zero, front, scale_out_promise, ..Pace::default() };
     ensure!(
         !args.zero || args.platform.platform == PlatformName::Swarm,
         "--zero is for --platform swarm: elsewhere a site has no labels by which it could go to zero"

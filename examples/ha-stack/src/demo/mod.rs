@@ -36,6 +36,8 @@ pub struct Pace {
     pub faults: bool,
     /// Whether the idle site's way to zero and back is part of the story.
     pub zero: bool,
+    /// What stands between users and replicas when it is not our gateways.
+    pub front: Option<&'static str>,
 }
 
 impl Pace {
@@ -59,6 +61,7 @@ impl Default for Pace {
             calm_deadline: Duration::from_secs(120),
             faults: true,
             zero: false,
+            front: None,
         }
     }
 }

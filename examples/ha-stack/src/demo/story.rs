@@ -223,6 +223,7 @@ impl<'a> Story<'a> {
             outage: self.pace.outage_promise,
             scale_out: self.pace.scale_out_promise,
             floor: self.spec.min,
+            front: self.pace.front,
         });
         self.verdict
     }

@@ -65,18 +65,27 @@ pub struct Promises {
     pub scale_out: f64,
     /// The wanted number of replicas, within the story.
     pub floor: u32,
+    /// What stands in front when it is not our gateways: failed requests are then told and not judged.
+    pub front: Option<&'static str>,
 }
 
 impl Verdict {
     /// Compares the figures with what is promised, and notes each broken promise.
     pub fn judge(&mut self, promises: Promises) {
         let mut broken = std::mem::take(&mut self.broken);
+        if let Some(front) = promises.front {
+            self.notes.push(format!(
+                "{front} lost {} of {} requests, which is not judged here: behind our gateways none may fail",
+                self.failed_requests, self.requests
+            ));
+        }
+        let ours = promises.front.is_none();
         let mut none = |count: u64, what: &str| {
             if count > 0 {
                 broken.push(format!("{count} {what}"));
             }
         };
-        none(self.failed_requests, "requests failed");
+        none(if ours { self.failed_requests } else { 0 }, "requests failed");
         none(self.lost_sessions, "sessions were lost");
         none(self.lost_views, "acknowledged views were not counted");
         none(self.doubled_views, "views were counted more than once");
@@ -183,7 +192,7 @@ impl fmt::Display for Verdict {
 mod tests {
     use super::*;
 
-    const PROMISES: Promises = Promises { outage: 10.0, scale_out: 15.0, floor: 2 };
+    const PROMISES: Promises = Promises { outage: 10.0, scale_out: 15.0, floor: 2, front: None };
 
     fn good() -> Verdict {
         Verdict {
@@ -223,6 +232,17 @@ mod tests {
             assert!(!verdict.ok);
             assert!(verdict.broken.iter().any(|b| b.contains(sentence)), "{sentence}: {:?}", verdict.broken);
         }
+    }
+
+    #[test]
+    fn what_another_proxy_loses_is_told_and_not_judged() {
+        let mut verdict = Verdict { failed_requests: 3, ..good() };
+        verdict.judge(Promises { front: Some("nginx"), ..PROMISES });
+        assert!(verdict.ok, "{:?}", verdict.broken);
+        assert!(verdict.notes.iter().any(|note| note.contains("nginx lost 3 of ")), "{:?}", verdict.notes);
+        let mut verdict = Verdict { lost_sessions: 1, ..good() };
+        verdict.judge(Promises { front: Some("nginx"), ..PROMISES });
+        assert!(!verdict.ok, "whoever stands in front, sessions are ours");
     }
 
     #[test]

@@ -43,6 +43,17 @@ pub enum FrontProxy {
     Haproxy,
 }
 
+impl FrontProxy {
+    /// Its name, when it is not ours.
+    pub fn foreign(self) -> Option<&'static str> {
+        match self {
+            Self::Own => None,
+            Self::Nginx => Some("nginx"),
+            Self::Haproxy => Some("HAProxy"),
+        }
+    }
+}
+
 /// A platform behind a proxy that is not ours.
 pub struct Fronted {
     inner: Arc<dyn Platform>,
@@ -181,7 +192,7 @@ impl Fronted {
     }
 
     fn inner_name(&self) -> &'static str {
-        if self.proxy == FrontProxy::Haproxy { "HAProxy" } else { "nginx" }
+        self.proxy.foreign().unwrap_or("nginx")
     }
 
     /// Says over HTTP how busy the proxy is, where the scaler looks.
