@@ -107,7 +107,7 @@ pub struct RunArgs {
     /// Its name [default: the service's, numbered, or the image's]
     #[arg(long)]
     name: Option<String>,
-    /// The service that it is a replica of
+    /// The service that it is a replica of; with Consul (--discovery consul://, --consul) watchdogs keep it and scalers change it
     #[arg(long)]
     service: Option<String>,
     /// How many replicas of the service
@@ -169,13 +169,7 @@ pub async fn run(command: EnginesCommand, backends: Backends, stop: Cancellation
             let pool = args.pool.pool(&backends)?;
             let spec = args.spec()?;
             match &args.service {
-                Some(service) => {
-                    let replicas = pool.list().await?.iter().filter(|there| args.is_replica(there)).count();
-                    let count = u32::try_from(replicas).unwrap_or(u32::MAX).saturating_add(args.replicas);
-                    for placed in pool.scale(service, count, Some(&spec)).await?.started {
-                        println!("{placed}");
-                    }
-                }
+                Some(service) => run_service(&pool, &args, &backends, service, &spec).await?,
                 None => println!("{}", pool.run(spec).await?),
             }
         }
@@ -196,6 +190,35 @@ pub async fn run(command: EnginesCommand, backends: Backends, stop: Cancellation
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts replicas; where Consul is known, leaves a record by which watchdogs keep them and scalers change them.
+async fn run_service(
+    pool: &EnginePool,
+    args: &RunArgs,
+    backends: &Backends,
+    service: &str,
+    spec: &ContainerSpec,
+) -> Result<()> {
+    let there = pool.list().await?.iter().filter(|there| args.is_replica(there)).count();
+    let there = u32::try_from(there).unwrap_or(u32::MAX);
+    let records = args.pool.consul(backends).ok().map(|(consul, _)| Records::new(consul));
+    if let Some(records) = &records
+        && records.read(service).await?.0.is_some()
+        && let Some(leader) = records.leader().await?
+    {
+        // Two who start the same replicas would start them twice.
+        let wanted = records.add(service, spec, there, args.replicas).await?;
+        println!("{service} is to have {wanted} replicas; the watchdog {leader} starts them");
+        return Ok(());
+    }
+    for placed in pool.scale(service, there.saturating_add(args.replicas), Some(spec)).await?.started {
+        println!("{placed}");
+    }
+    if let Some(records) = &records {
+        records.add(service, spec, there, args.replicas).await?;
+    }
+    Ok(())
 }
 
 async fn scale(args: &PoolArgs, backends: &Backends, service: &str, replicas: u32, hold: u64) -> Result<()> {

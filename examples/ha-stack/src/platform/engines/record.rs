@@ -132,7 +132,24 @@ impl Records {
             if self.write(service, &record, index).await? {
                 return Ok(());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(10..100))).await;
+            pause().await;
+        }
+        bail!("the record of {service} is written by others all the time")
+    }
+
+    /// Wants so many replicas more of a service, made like this from here on; says how many are wanted now. Without a record
+    /// there is one afterwards, which counts those that are `there`.
+    ///
+    /// # Errors
+    /// Consul's, and when others write the record all the time.
+    pub async fn add(&self, service: &str, spec: &ContainerSpec, there: u32, more: u32) -> Result<u32> {
+        for _ in 0..TRIES {
+            let (record, index) = self.read(service).await?;
+            let record = added(record, spec, there, more)?;
+            if self.write(service, &record, index).await? {
+                return Ok(record.replicas);
+            }
+            pause().await;
         }
         bail!("the record of {service} is written by others all the time")
     }
@@ -168,6 +185,28 @@ impl Followed {
     pub fn latest(&self) -> Result<Option<Vec<(String, ServiceRecord)>>> {
         self.0.latest().map(|snapshot| snapshot.items.iter().map(named).collect()).transpose()
     }
+}
+
+/// Before a record that others write as well is read again.
+async fn pause() {
+    tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(10..100))).await;
+}
+
+fn added(
+    record: Option<ServiceRecord>,
+    spec: &ContainerSpec,
+    there: u32,
+    more: u32,
+) -> Result<ServiceRecord> {
+    let Some(mut record) = record else {
+        return Ok(ServiceRecord::new(spec.clone(), there.saturating_add(more)));
+    };
+    record.spec = spec.clone();
+    record.replicas = record.replicas.saturating_add(more);
+    if !(record.drained.is_empty() && record.kept_off.is_empty()) {
+        record.place()?;
+    }
+    Ok(record)
 }
 
 fn named(pair: &KvPair) -> Result<(String, ServiceRecord)> {
@@ -243,6 +282,19 @@ const TRIES: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_replicas_of_a_service_keep_what_people_and_scalers_wrote() {
+        let (old, new) = (ContainerSpec::new("web", "web:1"), ContainerSpec::new("web", "web:2"));
+        assert_eq!(added(None, &old, 1, 2).unwrap(), ServiceRecord::new(old.clone(), 3));
+        let mut record = ServiceRecord::new(old, 2);
+        (record.term, record.hold_until) = (Some(7), Some(9));
+        record.drained.insert("h2".to_owned());
+        let wanted = added(Some(record), &new, 5, 1).unwrap();
+        assert_eq!((wanted.replicas, wanted.term, wanted.hold_until), (3, Some(7), Some(9)));
+        let spec = serde_json::to_string(&wanted.spec).unwrap();
+        assert!(spec.contains("web:2") && spec.contains("node!=h2"), "{spec}");
+    }
 
     #[test]
     fn a_host_stays_out_until_both_lists_let_it_in() {
