@@ -16,6 +16,8 @@ mod swarm;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
+#[cfg(feature = "engines")]
+mod watchdog;
 mod world;
 
 use std::sync::Arc;

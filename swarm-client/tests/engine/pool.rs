@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use serde_json::Map;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use swarm_client::engines::{
     ContainerSpec, EnginePool, LogOptions, PoolError, Scheduler, StaticNodes, Strategy,
 };
@@ -10,27 +11,40 @@ use swarm_client::engines::{
 use super::*;
 
 /// A small Docker engine without Swarm mode: containers that one can create, start, stop and remove.
-struct Docker {
+pub(crate) struct Docker {
     engine: Engine,
     containers: Arc<Mutex<Vec<Value>>>,
+    /// It answers nothing but errors.
+    broken: Arc<AtomicBool>,
 }
 
 impl Docker {
-    async fn start(name: &'static str, id: &'static str, images: &'static [&'static str]) -> Self {
-        let containers = Arc::new(Mutex::new(Vec::new()));
-        let state = containers.clone();
+    pub(crate) async fn start(name: &'static str, id: &'static str, images: &'static [&'static str]) -> Self {
+        let (containers, broken) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (state, breaks) = (containers.clone(), broken.clone());
         let engine = Engine::start(move |asked| {
+            if breaks.load(Ordering::SeqCst) {
+                return Reply::refuse(500, "out of order");
+            }
             let mut state = state.lock().unwrap();
             answer(name, id, images, &mut state, asked)
         });
-        Self { engine: engine.await, containers }
+        Self { engine: engine.await, containers, broken }
     }
 
-    fn addr(&self) -> &str {
+    pub(crate) fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::SeqCst);
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.engine.asked().len()
+    }
+
+    pub(crate) fn addr(&self) -> &str {
         self.engine.url.trim_start_matches("tcp://")
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let containers = self.containers.lock().unwrap();
         let mut names: Vec<String> =
             containers.iter().map(|c| c["Name"].as_str().unwrap()[1..].to_owned()).collect();
@@ -100,7 +114,7 @@ fn answer(
     }
 }
 
-fn pool(addrs: &[&str]) -> EnginePool {
+pub(crate) fn pool(addrs: &[&str]) -> EnginePool {
     let nodes = StaticNodes::new(&addrs.join(",")).unwrap();
     EnginePool::with_limit(Arc::new(nodes), Scheduler::new(Strategy::Spread), Duration::from_millis(300))
 }
