@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use swarm_client::Node;
+use swarm_client::model::SwarmSpec;
 use swarm_client::stack::compose::Context;
 use swarm_client::stack::{PlanOptions, Stack};
 
@@ -20,6 +22,11 @@ use crate::roles::labels;
 
 /// The stack file that is used where no other is named.
 pub const OWN_FILE: &str = include_str!("../deploy/ha-stack.yml");
+
+/// Docker's own (swarmkit's `dispatcher.DefaultHeartBeatPeriod`).
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// With more than this the reference deployment keeps its promises of time no more.
+const WISHED_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A host of the Swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +58,18 @@ pub fn members(nodes: &[Node]) -> Result<Vec<Member>> {
     ensure!(names.len() == members.len(), "two nodes have the same name: give each host a name of its own");
     ensure!(!members.is_empty(), "the Swarm lists no node");
     Ok(members)
+}
+
+/// What to say of a Swarm that takes long to give a lost host up, if it does.
+pub fn slow_to_notice(swarm: &SwarmSpec) -> Option<String> {
+    let heartbeat = swarm.heartbeat_period().unwrap_or(HEARTBEAT);
+    (heartbeat > WISHED_HEARTBEAT).then(|| {
+        format!(
+            "this Swarm starts the tasks of a lost host elsewhere after three heartbeats of {} s; `docker swarm update \
+             --dispatcher-heartbeat 1s` makes that 3 s",
+            heartbeat.as_secs_f64()
+        )
+    })
 }
 
 /// A stack file that was read, and the images that have to be built for it.
@@ -188,6 +207,18 @@ mod tests {
                 .or_else(|| images(name))
         };
         read("ha", OWN_FILE, Path::new("."), &hosts(&["a", "b", "c"]), &value).unwrap()
+    }
+
+    #[test]
+    fn a_swarm_that_takes_long_is_told_what_makes_it_fast() {
+        let mut swarm: SwarmSpec = serde_json::from_value(serde_json::json!({})).unwrap();
+        let said = slow_to_notice(&swarm).unwrap();
+        assert!(
+            said.contains("three heartbeats of 5 s") && said.contains("--dispatcher-heartbeat 1s"),
+            "{said}"
+        );
+        swarm.set_heartbeat_period(Duration::from_secs(1));
+        assert_eq!(slow_to_notice(&swarm), None);
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub async fn deploy(args: DeployArgs, backends: &Backends) -> Result<ExitCode> {
     let role_certs = args.role_certs.as_deref().map(RoleCertificates::read).transpose()?;
     let swarm = Box::pin(connect(backends)).await?;
     let members = deploy::members(&swarm.nodes().list().await?)?;
+    if let Some(advice) = deploy::slow_to_notice(&swarm.swarm().get().await?.spec) {
+        progress.line(advice);
+    }
     let environment = |name: &str| {
         let set = std::env::var(name).ok().filter(|value| !value.is_empty());
         // Who opens no socket need not be in docker's group.
