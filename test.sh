@@ -327,8 +327,11 @@ logs_in() {
 }
 step "the reference deployment from its stack file" deployed
 if [ "$mode" = --long ]; then
-  step "demo on three plain engines" in_lab --no-swarm demo --platform engines
+  for front in own nginx haproxy; do
+    step "demo on three plain engines, in front: $front" in_lab --no-swarm demo --platform engines --gateway "$front"
+  done
   step "every fault on a Swarm of three hosts" in_lab "" faults --platform swarm
+  step "faults at random, for ten minutes" in_lab "" faults --platform swarm --random --minutes 10 --seed "$seed"
 fi
 
 printf '\n%d passed, 0 failed\n' "$passed"
