@@ -194,10 +194,10 @@ for round in $(seq "$rounds"); do
   afterwards=
 done
 # The reference deployment on hosts that have an engine, which answers its own socket and certificates, and nothing else.
-deployed() {
+deployed() { # what has to hold on it, one after the other
   lab up --tls || return 1
   ours=1
-  local exports host daemon env=DOCKER_HOST,DOCKER_TLS_VERIFY,DOCKER_CERT_PATH,HA_STACK_ENGINES,CONSUL_BIN,CONSUL_HTTP_TOKEN result=0
+  local check exports host daemon env=DOCKER_HOST,DOCKER_TLS_VERIFY,DOCKER_CERT_PATH,HA_STACK_ENGINES,CONSUL_BIN,CONSUL_HTTP_TOKEN result=0
   exports=$(lab env) || return 1
   eval "$exports"
   for host in h1 h2 h3; do
@@ -208,7 +208,10 @@ deployed() {
   CONSUL_HTTP_TOKEN=$(cat /proc/sys/kernel/random/uuid)
   local stack=("$programs"/ha-stack)
   [ "${#root[@]}" -eq 0 ] || stack=(sudo --preserve-env="$env" "$programs"/ha-stack)
-  "${stack[@]}" deploy && logs_in && unchanged && found && confined && by_certificates && second_site && "${stack[@]}" remove || result=1
+  "${stack[@]}" deploy || result=1
+  for check in "$@"; do
+    [ "$result" -ne 0 ] || "$check" || result=1
+  done
   unset CONSUL_HTTP_TOKEN DOCKER_TLS_VERIFY DOCKER_CERT_PATH
   lab down || result=1
   ours=
@@ -325,8 +328,47 @@ logs_in() {
   rm -f "$jar"
   return 1
 }
-step "the reference deployment from its stack file" deployed
+removed() { "${stack[@]}" remove; }
+# A host without the Swarm's leader loses its power: who is whole again when, and what users lose, each on a connection of its own.
+loses_a_host() {
+  local began host line gone="" alive=h1 whole="" said users=() failed total
+  said=$(lab status) || return 1
+  line=$(lab exec h1 -- curl -s -m 10 'http://127.0.0.1:8081/load?service=ha_web') || return 1
+  for host in h2 h3; do
+    if [[ $line == *"\"host\":\"$host\""* ]] && ! grep -q "^$host .* leader " <<<"$said"; then gone=$host; fi
+  done
+  [ -n "$gone" ] || {
+    printf 'neither h2 nor h3 has a replica and does not lead the Swarm:\n%s\n%s\n' "$said" "$line" >&2
+    return 1
+  }
+  said=$(mktemp)
+  for _ in 1 2 3 4; do
+    (while :; do curl -s -m 30 -o /dev/null -w '%{http_code}\n' "http://$HA_STACK_FRONT:8080/" >>"$said"; sleep 0.05; done) &
+    users+=($!)
+  done
+  sleep 2
+  lab power-off "$gone" || whole=0
+  began=$(date +%s%N)
+  while [ -z "$whole" ] && [ $((($(date +%s%N) - began) / 1000000000)) -lt 60 ]; do
+    line=$(lab exec "$alive" -- curl -s -m 2 'http://127.0.0.1:8081/load?service=ha_web' | grep -o '"host":"[^"]*","zone":[^,]*,"weight":[0-9]*,"state":"ready"' | grep -vc "\"$gone\"" || true)
+    [ "${line:-0}" -lt 2 ] || whole=$((($(date +%s%N) - began) / 100000000))
+    sleep 0.2
+  done
+  sleep 3
+  kill "${users[@]}"
+  wait "${users[@]}" 2>/dev/null || true
+  total=$(grep -c . "$said" || true) failed=$(grep -vc '^200$' "$said" || true)
+  rm -f "$said"
+  printf '%s lost its power: two replicas again after %s.%s s; of %s requests of 4 users %s failed\n' \
+    "$gone" "$((${whole:-0} / 10))" "$((${whole:-0} % 10))" "$total" "$failed"
+  [ -n "$whole" ] && [ "$whole" -gt 0 ] && [ "$whole" -le 300 ] && [ "$failed" -le 4 ] || {
+    echo "more than 30 s, or more than one failed request a user" >&2
+    return 1
+  }
+}
+step "the reference deployment from its stack file" deployed logs_in unchanged found confined by_certificates second_site removed
 if [ "$mode" = --long ]; then
+  step "a host of the reference deployment loses its power" deployed logs_in loses_a_host
   for front in own nginx haproxy; do
     step "demo on three plain engines, in front: $front" in_lab --no-swarm demo --platform engines --gateway "$front"
   done
