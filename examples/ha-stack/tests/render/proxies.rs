@@ -63,16 +63,18 @@ impl Proxy {
         }
     }
 
-    /// Who answers, over some requests; asked until it is as wanted, or for 5 s.
+    /// Who answers, over some requests; asked until it is as wanted three times in a row, or for 5 s. Once is not enough: an nginx
+    /// worker that is told to end takes connections for a moment yet.
     async fn answers(&self, wanted: &[&str]) -> BTreeSet<String> {
-        let began = Instant::now();
+        let (began, mut in_a_row) = (Instant::now(), 0);
         loop {
             let mut seen = BTreeSet::new();
             for _ in 0..8 {
                 seen.insert(self.get("/").await);
             }
             let good = seen.iter().map(String::as_str).eq(wanted.iter().copied());
-            if good || began.elapsed() > Duration::from_secs(5) {
+            in_a_row = if good { in_a_row + 1 } else { 0 };
+            if in_a_row == 3 || began.elapsed() > Duration::from_secs(5) {
                 return seen;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
