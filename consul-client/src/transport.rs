@@ -60,25 +60,29 @@ impl Transport {
     /// Sends, and repeats what may be repeated until the deadline. What asks for one attempt gets one.
     pub(crate) async fn call(&self, request: &Request) -> Result<Raw> {
         if let Some(limit) = request.once {
-            return self.attempt(request, limit).await;
+            return self.attempt(request, limit, &mut Refused::default()).await;
         }
         let ends = Instant::now() + request.deadline.unwrap_or(self.deadline).min(MAX_DEADLINE);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         let mut untried = self.addresses.len().saturating_sub(1);
-        // Addresses in a row at which nobody was.
-        let mut deserted = 0;
+        let mut refused = Refused::default();
         let mut election = false;
         let mut unsettled = false;
         loop {
             let left = ends.saturating_duration_since(Instant::now());
-            let error = match self.attempt(request, left.min(self.request_timeout)).await {
+            let error = match self.attempt(request, left.min(self.request_timeout), &mut refused).await {
                 Ok(raw) => return Ok(raw),
                 Err(error) => error,
             };
             let again = error.is_retryable() && (request.repeatable || !error.maybe_applied());
-            deserted = if matches!(error, Error::NotSent { .. }) { deserted + 1 } else { 0 };
             election |= speaks_of_an_election(&error);
-            let delay = if (1..self.addresses.len()).contains(&deserted) {
+            let elsewhere = if matches!(error, Error::NotSent { .. }) {
+                refused.leaves_any_of(self.addresses.len())
+            } else {
+                refused = Refused::default();
+                false
+            };
+            let delay = if elsewhere {
                 Duration::ZERO
             } else if matches!(error, Error::NoLeader(_)) && untried > 0 {
                 untried -= 1;
@@ -99,7 +103,7 @@ impl Transport {
 
     /// One attempt at one address, within `limit` from joining the queue to the last byte. A token that was fetched and is denied is
     /// fetched anew and tried once more.
-    async fn attempt(&self, request: &Request, limit: Duration) -> Result<Raw> {
+    async fn attempt(&self, request: &Request, limit: Duration, refused: &mut Refused) -> Result<Raw> {
         let ends = Instant::now() + limit.min(MAX_DEADLINE);
         let (lane, _slot) = self.place(request, ends, limit).await?;
         // Time spent in the queue was not the server's; a blocking query needs its whole wait.
@@ -109,12 +113,16 @@ impl Transport {
             (None, Some(known)) => known,
             (None, None) => within(ends, request, limit, self.token.current()).await?,
         };
-        let result = self.ask(lane, request, token.as_ref(), ends, limit).await;
+        let turn = refused.skip(self.turn(), self.addresses.len());
+        let result = self.ask(lane, request, token.as_ref(), (ends, limit), turn).await;
+        if matches!(result, Err(Error::NotSent { .. })) {
+            refused.note(turn, self.addresses.len());
+        }
         if result.as_ref().is_err_and(Error::is_denied)
             && request.token.is_none()
             && let Some(newer) = self.token.after_denial(token.as_ref()).await
         {
-            return self.ask(lane, request, Some(&newer), ends, limit).await;
+            return self.ask(lane, request, Some(&newer), (ends, limit), turn).await;
         }
         result
     }
@@ -141,10 +149,9 @@ impl Transport {
         lane: &Lane,
         request: &Request,
         token: Option<&HeaderValue>,
-        ends: Instant,
-        limit: Duration,
+        (ends, limit): (Instant, Duration),
+        turn: usize,
     ) -> Result<Raw> {
-        let turn = self.turn();
         // Silence is how a blocking query waits, so there it says nothing of the server.
         let asked = Asked { transport: self, turn, unanswered: AtomicBool::new(!request.blocking) };
         let result = within(ends, request, limit, self.exchange(lane, request, token, &asked)).await;
@@ -329,6 +336,36 @@ async fn within<T>(
 pub(crate) fn broke(error: hyper::Error, request: &Request) -> Error {
     let reason = format!("the connection broke: {}", innermost(&error));
     Error::unknown_outcome(request.is_write(), request.endpoint(), None, reason, Some(Box::new(error)))
+}
+
+/// The addresses at which a call found nobody since it last had an answer: it does not come by them again before it has tried the others,
+/// wherever other calls are.
+#[derive(Default)]
+struct Refused(u64);
+
+impl Refused {
+    fn bit(turn: usize, addresses: usize) -> u64 {
+        1 << (turn % addresses.max(1)).min(63)
+    }
+
+    fn note(&mut self, turn: usize, addresses: usize) {
+        self.0 |= Self::bit(turn, addresses);
+    }
+
+    /// The next turn, from this one on, whose address did not refuse; this one where all did.
+    fn skip(&self, turn: usize, addresses: usize) -> usize {
+        let mut turns = (0..addresses).map(|more| turn.wrapping_add(more));
+        turns.find(|turn| self.0 & Self::bit(*turn, addresses) == 0).unwrap_or(turn)
+    }
+
+    /// Whether an address is left to be tried at once. Where none is, all may be tried anew, after a pause.
+    fn leaves_any_of(&mut self, addresses: usize) -> bool {
+        let left = (0..addresses).any(|turn| self.0 & Self::bit(turn, addresses) == 0);
+        if !left {
+            self.0 = 0;
+        }
+        left
+    }
 }
 
 /// An exchange under way. Dropped without an answer, because its caller gave up, it lets the next call begin at the next address:
