@@ -87,3 +87,7 @@ pub use pool::{Pool, PoolLoad, ProbeOutcome};
 pub use slow_start::SlowStart;
 pub use snapshot::{EndpointView, Snapshot};
 pub use state::{Reason, State};
+
+#[cfg(all(doctest, feature = "proxy"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

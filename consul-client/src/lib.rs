@@ -134,3 +134,7 @@ pub use types::{AgentService, HealthCheck, Node, Status, Weights};
 pub use watch::{
     Change, Changes, EventWatch, Identity, SharedWatch, Snapshot, Subscriber, Watch, WatchState,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

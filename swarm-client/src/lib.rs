@@ -131,3 +131,7 @@ pub use swarm_keys::Quorum;
 pub use tasks::Tasks;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
