@@ -26,6 +26,8 @@
 //! | processors are whole cores, sent as shares | billionths, sent as `NanoCpus` | engines have had that limit since |
 //! | usage is rounded down before it is compared with 100 % | compared exactly | an engine was filled to nearly 106 % |
 //! | ties that remain are broken by chance of the list's order | by name | the same input gives the same choice |
+//! | `random` shuffles engines whatever room they have | it shuffles those with room | a reservation that the engine does not have is no reservation |
+//! | a network of one engine is a wish for that engine | it is not looked at | say `node==NAME`; a container without its network does not start, and says so |
 //! | `swarm.createretry` tries several engines | one more try, where the image is missing | an engine's refusal for another reason is an answer, and is told |
 //!
 //! The model of everything else is the classic manager's source, docker-archive/classicswarm.
