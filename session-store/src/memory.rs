@@ -106,6 +106,10 @@ impl SessionStore for MemoryStore {
     async fn health(&self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    async fn about_how_many(&self) -> Result<Option<u64>, StoreError> {
+        Ok(Some(self.map().records.len().try_into().unwrap_or(u64::MAX)))
+    }
 }
 
 impl Map {

@@ -43,6 +43,15 @@ pub trait SessionStore: Send + Sync + fmt::Debug {
     /// The reason why it does not.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// About how many sessions are stored, for people to look at; `None` where a store can't say. Those that have ended and are still
+    /// remembered may count; a store with many may draw a sample, so don't ask for each request.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    async fn about_how_many(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
     /// [`apply`](Self::apply) for who has loaded the record lately: a store may start from it and spare itself the read where nobody was faster.
     /// The answer is the same.
     ///

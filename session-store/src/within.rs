@@ -68,6 +68,10 @@ impl SessionStore for Within {
         self.bound("a health check", self.store.health()).await
     }
 
+    async fn about_how_many(&self) -> Result<Option<u64>, StoreError> {
+        self.bound("a count", self.store.about_how_many()).await
+    }
+
     async fn apply_from(
         &self,
         key: &StoreKey,

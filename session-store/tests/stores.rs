@@ -109,6 +109,7 @@ async fn encrypted_stores_conform() {
         conformance::deletes_win(&*store).await;
         conformance::rotations_are_atomic(&*store).await;
         conformance::users_are_indexed(&*store).await;
+        conformance::sessions_are_counted(&*store).await;
         conformance::limits_hold(&*store).await;
         conformance::revocations_are_complete(&*store).await;
         conformance::revocations_win_races(store).await;

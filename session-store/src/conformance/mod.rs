@@ -28,6 +28,7 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     rotations_are_atomic(&*store).await;
     sessions_end(&*store).await;
     users_are_indexed(&*store).await;
+    sessions_are_counted(&*store).await;
     limits_hold(&*store).await;
     schemas_are_kept(&*store).await;
     clocks_may_differ(&*store).await;
@@ -240,6 +241,18 @@ pub async fn users_are_indexed(store: &dyn SessionStore) {
     let short = Lifetime { idle: SHORT, absolute: LONG };
     store.create(&key(), short, Some(user.clone()), Patch::new(), None).await.expect("create failed");
     until("an expired session leaves the index", async || !sessions().await.is_empty()).await;
+}
+
+/// Where a store says about how many sessions there are, those that are certainly there are among them.
+pub async fn sessions_are_counted(store: &dyn SessionStore) {
+    let before = store.about_how_many().await.expect("about_how_many failed");
+    for _ in 0..50 {
+        login(store, "one of fifty").await;
+    }
+    let after = store.about_how_many().await.expect("about_how_many failed");
+    assert_eq!(before.is_some(), after.is_some(), "a store counts or it does not");
+    assert!(after.is_none_or(|count| count >= 50), "{after:?} of at least 50 sessions");
+    assert_eq!(store.revoke_all("one of fifty", None).await.expect("revoke_all failed"), 50);
 }
 
 /// Ending all sessions of a user spares the one that is excepted and everybody else, and nothing in flight brings one back.

@@ -215,6 +215,28 @@ impl SessionStore for RedisStore {
         }
     }
 
+    async fn about_how_many(&self) -> Result<Option<u64>, StoreError> {
+        let work = |mut connection: MultiplexedConnection| async move {
+            let all: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await?;
+            let (mut cursor, mut seen, mut sessions) = (0_u64, 0_u64, 0_u64);
+            for _ in 0..SAMPLE {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("COUNT").arg(SCANNED);
+                let names: Vec<Vec<u8>>;
+                (cursor, names) = scan.query_async(&mut connection).await?;
+                seen += names.len() as u64;
+                sessions += names.iter().filter(|name| script::is_session(name)).count() as u64;
+                if cursor == 0 {
+                    return Ok(Some(sessions));
+                }
+            }
+            // Keys lie in the order of their hashes, so the first ones are as good a sample as any.
+            let estimate = u128::from(all) * u128::from(sessions) / u128::from(seen.max(1));
+            Ok(Some(u64::try_from(estimate).unwrap_or(u64::MAX)))
+        };
+        self.link.call("a count", self.deadline, work).await
+    }
+
     async fn health(&self) -> Result<(), StoreError> {
         let work = |mut connection: MultiplexedConnection| async move {
             let _: () = redis::cmd("PING").query_async(&mut connection).await?;
@@ -235,6 +257,9 @@ impl fmt::Debug for RedisStore {
 }
 
 const DEADLINE: Duration = crate::store::TIME_LIMIT;
+/// Commands that a count takes at most, and keys that each looks at: all of a few thousand, a sample of more.
+const SAMPLE: usize = 8;
+const SCANNED: usize = 512;
 /// Records that are read in one command.
 const AT_ONCE: usize = 128;
 /// Probes of a balancer come each second or so.

@@ -359,6 +359,11 @@ pub(super) fn session(key: &StoreKey) -> Name {
     Name(name)
 }
 
+/// Whether a key is a session's.
+pub(super) fn is_session(name: &[u8]) -> bool {
+    name.starts_with(SESSION.as_bytes())
+}
+
 pub(super) fn user(principal: &str) -> String {
     format!("session-user:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(principal)))
 }

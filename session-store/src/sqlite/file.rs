@@ -174,6 +174,7 @@ const UPDATE: &str = "UPDATE sessions SET record = ?2 WHERE key = ?1";
 pub(super) const EXISTS: &str = "SELECT 1 FROM sessions WHERE key = ?1";
 pub(super) const SESSIONS_OF: &str =
     "SELECT key, record FROM sessions WHERE principal = ?1 AND deadline > ?2";
+pub(super) const COUNT: &str = "SELECT count(*) FROM sessions WHERE deadline > ?1";
 pub(super) const SWEEP: &str =
     "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE deadline < ?1 LIMIT ?2)";
 pub(super) const SWEEP_AT_ONCE: i64 = 1024;

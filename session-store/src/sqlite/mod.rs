@@ -321,6 +321,15 @@ impl SessionStore for SqliteStore {
         self.run("sweep", self.deadline, work).await
     }
 
+    async fn about_how_many(&self) -> Result<Option<u64>, StoreError> {
+        let work = |worker: &mut Worker| {
+            let mut count = worker.connection.prepare_cached(COUNT)?;
+            let live: i64 = count.query_row(params![clamp(unix_now())], |row| row.get(0))?;
+            Ok(Ok(Some(u64::try_from(live).unwrap_or(0))))
+        };
+        self.run("a count", self.deadline, work).await
+    }
+
     async fn health(&self) -> Result<(), StoreError> {
         let work = |worker: &mut Worker| {
             worker.connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback().map(Ok)
