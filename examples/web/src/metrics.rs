@@ -15,7 +15,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::{fmt, net::SocketAddr, time::Instant};
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpListener;
 
 /// What an instance counts. Labels are few and bounded: no path, no user, no session.
@@ -25,6 +29,7 @@ pub(crate) struct Figures {
     seconds: Family<Route, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     ready: Gauge,
+    sessions: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,14 +45,17 @@ struct Route {
 
 impl Default for Figures {
     fn default() -> Self {
-        let (requests, in_flight, ready) = (Family::default(), Gauge::default(), Gauge::default());
+        let (requests, sessions) = (Family::default(), Gauge::default());
+        let (in_flight, ready) = (Gauge::default(), Gauge::default());
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let mut registry = Registry::with_prefix("ha_web");
         registry.register("requests", "Requests answered, by route and status", requests.clone());
         registry.register_with_unit("request", "Time to an answer's head", Unit::Seconds, seconds.clone());
         registry.register("in_flight", "Requests that are worked on", in_flight.clone());
         registry.register("ready", "1 while the instance wants requests", ready.clone());
-        Self { registry, requests, seconds, in_flight, ready }
+        let about = "Sessions in the store that all instances share, about; -1 while it does not say";
+        registry.register("sessions", about, sessions.clone());
+        Self { registry, requests, seconds, in_flight, ready, sessions }
     }
 }
 
@@ -87,6 +95,9 @@ pub fn page(state: AppState) -> Router {
 async fn metrics(State(state): State<AppState>) -> Response {
     let figures = state.figures();
     figures.ready.set(i64::from(state.readiness().await == Readiness::Ready));
+    let counted = tokio::time::timeout(COUNTED, state.store().about_how_many()).await;
+    let counted = counted.ok().and_then(Result::ok).flatten();
+    figures.sessions.set(counted.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX)));
     let mut text = String::new();
     match encode(&mut text, &figures.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, FORMAT)], text).into_response(),
@@ -107,6 +118,8 @@ pub(crate) async fn serve(listener: TcpListener, state: AppState) {
     tracing::error!(?served, "the metrics are no longer served");
 }
 
+/// A scrape waits no longer than this for the store.
+const COUNTED: Duration = Duration::from_secs(1);
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Seconds; the longest page takes ten.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];

@@ -156,6 +156,10 @@ impl AppState {
         &self.inner.figures
     }
 
+    pub(crate) fn store(&self) -> &dyn SessionStore {
+        &*self.inner.store
+    }
+
     pub(crate) fn sessions(&self) -> SessionLayer {
         SessionLayer::new(self.inner.store.clone())
             .lifetime(self.inner.settings.lifetime())

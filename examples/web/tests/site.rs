@@ -328,6 +328,7 @@ async fn figures_are_told_where_no_user_comes() {
     assert!(page.contains("content-type: application/openmetrics-text; version=1.0.0"), "{page}");
     for line in [
         "ha_web_ready 1",
+        "ha_web_sessions 0",
         "ha_web_in_flight 0",
         "ha_web_requests_total{route=\"/whoami\",code=\"200\"} 1",
         "ha_web_requests_total{route=\"/views\",code=\"401\"} 1",

@@ -64,7 +64,7 @@ key_prefix "ha-stack/scaler/" { policy = "write" }
 pub fn redis_users(web: &str, replica: &str, sentinel: &str) -> String {
     // What session-store sends, and the keys that it owns.
     let web_may = "+get +mget +set +exists +getrange +pexpire +pttl +zadd +zrange +zrangebyscore +zrem +zremrangebyscore \
-                   +eval +evalsha +script|load +wait +role +info +ping";
+                   +eval +evalsha +script|load +wait +role +info +ping +dbsize +scan";
     // The last one is the empty key, which its scripts get where a session has no user.
     let web_keys = "~session:* ~session-user:* ~session-mark ~";
     // Redis' own documentation names these for replicas and Sentinels.

@@ -40,9 +40,15 @@ pub(crate) async fn sessions(backends: &Backends) -> Backend {
     let asked = async {
         let store = session_store::connect(url.expose()).await?;
         store.health().await?;
-        Ok::<_, anyhow::Error>(())
+        Ok::<_, anyhow::Error>(store.about_how_many().await.ok().flatten())
     };
-    backend("sessions", within(asked).await.map(|()| (true, "Redis answers and takes writes".into())))
+    let says = |count: Option<u64>| (true, format!("Redis answers and takes writes{}", stored(count)));
+    backend("sessions", within(asked).await.map(says))
+}
+
+/// How many sessions a store holds, in words behind others.
+pub(crate) fn stored(count: Option<u64>) -> String {
+    count.map_or_else(String::new, |count| format!("; about {count} sessions"))
 }
 
 /// Consul, as an agent of it answers.
