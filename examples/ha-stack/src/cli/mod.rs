@@ -19,6 +19,7 @@ use crate::roles;
 use crate::roles::coordination::Discovery;
 use crate::settings::{Backends, PlatformName, Secret};
 
+pub mod dashboard;
 pub mod demo;
 pub mod deploy;
 pub mod engines;
@@ -77,6 +78,9 @@ enum Command {
     /// Show the stack live in a terminal, as its dashboard does
     #[command(after_help = "Example:\n  ha-stack top\n  ha-stack top --gateway http://h1:8081")]
     Top(top::TopArgs),
+    /// Show a stack that runs already on a page; with a token, drain hosts, scale and pause the scaler there
+    #[command(after_help = "Example:\n  ha-stack dashboard --platform swarm --control 127.0.0.1:7070")]
+    Dashboard(dashboard::DashboardArgs),
     /// Set the number of replicas by hand, or hand it back to the scaler
     #[command(after_help = "Example:\n  ha-stack scale web 4 --hold 600\n  ha-stack scale web auto")]
     Scale(scale::ScaleArgs),
@@ -149,7 +153,7 @@ pub struct PlatformArgs {
     /// Platform local: where the gateway listens [default: 127.0.0.1:8080; a free port for demo]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Where `up` shows its dashboard, and answers `status`, `scale` and `top`
+    /// Where `up` and `dashboard` show their page, and `up` answers `status`, `scale` and `top`
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub control: SocketAddr,
     /// Platform swarm: by what the roles find each other; without Consul, by the Swarm itself
@@ -255,6 +259,7 @@ impl Command {
             Self::Remove(args) => unless_interrupted(&stop, deploy::remove(args, &backends)).await,
             Self::Load(args) => load::run(args, stop).await,
             Self::Top(args) => top::run(args, backends, stop).await,
+            Self::Dashboard(args) => dashboard::run(args, backends, stop).await,
             Self::Status(args) => unless_interrupted(&stop, status::run(args, backends)).await,
             Self::Scale(args) => unless_interrupted(&stop, scale::run(args, backends)).await,
             Self::Render(args) => render::run(args, &backends, stop).await,

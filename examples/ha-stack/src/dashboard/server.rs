@@ -39,7 +39,7 @@ impl Rights {
 
     /// A page over something that can't be changed from there.
     pub fn none() -> Self {
-        let why = "A gateway has no access to the cluster's managers: use `ha-stack up` or `ha-stack scale`.";
+        let why = "A gateway has no access to the cluster's managers: use `ha-stack dashboard --token` or `ha-stack scale` on a manager.";
         Self { controls: false, read_only: Some(why), version: env!("CARGO_PKG_VERSION") }
     }
 }
