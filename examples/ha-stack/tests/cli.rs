@@ -217,6 +217,14 @@ fn top_without_a_terminal_says_what_else_there_is() {
 }
 
 #[test]
+fn a_dashboard_of_its_own_is_for_a_stack_that_runs_elsewhere() {
+    refused(&["dashboard"], &["ha-stack up", "--platform swarm"]);
+    let swarm = ["dashboard", "--platform", "swarm", "--docker-host", "tcp://127.0.0.1:1"];
+    refused(&[&swarm[..], &["--control", "0.0.0.0:0"]].concat(), &["--control is 0.0.0.0:0", "--token"]);
+    refused(&[&swarm[..], &["--control", "127.0.0.1:0"]].concat(), &["--docker-host", "tcp://127.0.0.1:1"]);
+}
+
+#[test]
 fn no_stack_is_said_by_status_and_scale() {
     let nobody = free_address().to_string();
     refused(&["status", "--control", &nobody], &["--control", "ha-stack up"]);
@@ -230,6 +238,7 @@ fn every_command_shows_an_example() {
         "demo",
         "status",
         "top",
+        "dashboard",
         "scale",
         "images",
         "load",

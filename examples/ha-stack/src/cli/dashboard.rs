@@ -41,8 +41,7 @@ pub async fn run(args: DashboardArgs, backends: Backends, stop: CancellationToke
     let (listener, guard) =
         control::bind("--control", args.platform.control, args.platform.token.as_ref()).await?;
     let address = listener.local_addr().context("the control address can't be read")?;
-    let platform =
-        unless_interrupted(&stop, super::running(&args.platform, args.service, &backends)).await?;
+    let platform = unless_interrupted(&stop, super::running(&args.platform, args.service, &backends)).await?;
     // Told before it is shown: a page of a stack that can't be seen helps nobody.
     unless_interrupted(&stop, platform.status()).await.context("the stack can't be seen")?;
     let may = if guard.has_token() { "with the token it drains, scales and pauses" } else { "it only shows" };

@@ -66,7 +66,9 @@ impl Guard {
     pub fn change(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
         let Some(token) = &self.token else {
-            return forbidden("read only here: `ha-stack up` and `ha-stack dashboard` take --token (HA_STACK_TOKEN), with which the page changes things");
+            return forbidden(
+                "read only here: `ha-stack up` and `ha-stack dashboard` take --token (HA_STACK_TOKEN), with which the page changes things",
+            );
         };
         if !same_origin(headers) {
             return forbidden("this request comes from another page");
