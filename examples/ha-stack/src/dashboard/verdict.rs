@@ -68,6 +68,10 @@ pub fn judge(view: &View, sample: &Sample, error: Option<&str>) -> Verdict {
         let title = if lacking { "A host is away" } else { "A host is away, and users don't notice" };
         return say(Level::Warn, title, counts);
     }
+    let leaving = view.replicas.iter().filter(|replica| replica.state.starts_with("draining")).count();
+    if view.wanted.is_some_and(|wanted| usable + leaving >= wanted as usize) && lacking {
+        return say(Level::Good, "Replicas are leaving, and finish what they have", counts);
+    }
     if lacking {
         return say(Level::Growing, "More replicas are coming", counts);
     }
@@ -110,6 +114,17 @@ mod tests {
         assert_eq!(level(&view([true, false], 0, 2)), Level::Bad);
         // Turned off by a person: nothing is missing.
         assert_eq!(level(&view([true, true], 0, 0)), Level::Good);
+    }
+
+    #[test]
+    fn one_that_is_told_to_leave_is_not_one_that_is_to_come() {
+        let mut seen = view([true, true], 2, 3);
+        seen.replicas.push(Replica { state: "draining".into(), ..Replica::default() });
+        let verdict = judge(&seen, &Sample::default(), None);
+        assert_eq!(verdict.level, Level::Good);
+        assert!(verdict.title.contains("leaving"), "{}", verdict.title);
+        seen.wanted = Some(4);
+        assert_eq!(level(&seen), Level::Growing);
     }
 
     #[test]
