@@ -95,8 +95,7 @@ pub fn page(state: AppState) -> Router {
 async fn metrics(State(state): State<AppState>) -> Response {
     let figures = state.figures();
     figures.ready.set(i64::from(state.readiness().await == Readiness::Ready));
-    let counted = tokio::time::timeout(COUNTED, state.store().about_how_many()).await;
-    let counted = counted.ok().and_then(Result::ok).flatten();
+    let counted = state.store().within(COUNTED).about_how_many().await.ok().flatten();
     figures.sessions.set(counted.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX)));
     let mut text = String::new();
     match encode(&mut text, &figures.registry) {

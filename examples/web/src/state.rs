@@ -156,8 +156,8 @@ impl AppState {
         &self.inner.figures
     }
 
-    pub(crate) fn store(&self) -> &dyn SessionStore {
-        &*self.inner.store
+    pub(crate) fn store(&self) -> &Arc<dyn SessionStore> {
+        &self.inner.store
     }
 
     pub(crate) fn sessions(&self) -> SessionLayer {
