@@ -18,6 +18,7 @@ mod front;
 #[cfg(target_os = "linux")]
 mod lab_power;
 pub mod local;
+mod sessions;
 pub mod swarm;
 
 /// A place where the stack runs.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Running, StackSpec};
 use crate::platform::Backend;
-use crate::platform::swarm::health::stored;
+use crate::platform::sessions::seen;
 
 /// The session store and the scaler of a running stack.
 pub(super) async fn of(running: &Running, spec: &StackSpec) -> Vec<Backend> {
@@ -13,16 +13,9 @@ pub(super) async fn of(running: &Running, spec: &StackSpec) -> Vec<Backend> {
 
 async fn sessions(running: &Running) -> Backend {
     let name = "sessions".to_owned();
-    let asked = async {
-        let store = session_store::connect(&running.sessions).await?;
-        store.health().await?;
-        store.about_how_many().await
-    };
+    let asked = seen(&running.sessions, "SQLite, shared by the replicas");
     match tokio::time::timeout(DEADLINE, asked).await {
-        Ok(Ok(count)) => {
-            let detail = format!("SQLite, shared by the replicas{}", stored(count));
-            Backend { name, ok: true, detail }
-        }
+        Ok(Ok(detail)) => Backend { name, ok: true, detail },
         Ok(Err(error)) => Backend { name, ok: false, detail: error.to_string() },
         Err(_) => {
             Backend { name, ok: false, detail: format!("SQLite did not answer in {} s", DEADLINE.as_secs()) }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::SwarmPlatform;
 use crate::platform::Backend;
+use crate::platform::sessions::seen;
 use crate::roles::coordination::lock_key;
 use crate::settings::Backends;
 
@@ -37,18 +38,8 @@ pub(crate) async fn sessions(backends: &Backends) -> Backend {
     let Some(url) = backends.redis() else {
         return backend("sessions", Ok((true, "not known here: set --redis (REDIS_URL)".into())));
     };
-    let asked = async {
-        let store = session_store::connect(url.expose()).await?;
-        store.health().await?;
-        Ok::<_, anyhow::Error>(store.about_how_many().await.ok().flatten())
-    };
-    let says = |count: Option<u64>| (true, format!("Redis answers and takes writes{}", stored(count)));
-    backend("sessions", within(asked).await.map(says))
-}
-
-/// How many sessions a store holds, in words behind others.
-pub(crate) fn stored(count: Option<u64>) -> String {
-    count.map_or_else(String::new, |count| format!("; about {count} sessions"))
+    let asked = async { Ok(seen(url.expose(), "Redis answers and takes writes").await?) };
+    backend("sessions", within(asked).await.map(|words| (true, words)))
 }
 
 /// Consul, as an agent of it answers.
