@@ -124,17 +124,13 @@ impl Records {
         service: &str,
         mut change: impl FnMut(&mut ServiceRecord) -> Result<()>,
     ) -> Result<()> {
-        for _ in 0..TRIES {
-            let (record, index) = self.read(service).await?;
+        let changed = self.rewrite(service, |record| {
             let mut record =
                 record.with_context(|| format!("no service {service} is kept on plain engines"))?;
             change(&mut record)?;
-            if self.write(service, &record, index).await? {
-                return Ok(());
-            }
-            pause().await;
-        }
-        bail!("the record of {service} is written by others all the time")
+            Ok(record)
+        });
+        changed.await.map(drop)
     }
 
     /// Wants so many replicas more of a service, made like this from here on; says how many are wanted now. Without a record
@@ -143,13 +139,23 @@ impl Records {
     /// # Errors
     /// Consul's, and when others write the record all the time.
     pub async fn add(&self, service: &str, spec: &ContainerSpec, there: u32, more: u32) -> Result<u32> {
+        let wanted = self.rewrite(service, |record| added(record, spec, there, more));
+        Ok(wanted.await?.replicas)
+    }
+
+    /// Writes what `next` makes of a service's record, until nobody comes between.
+    async fn rewrite(
+        &self,
+        service: &str,
+        mut next: impl FnMut(Option<ServiceRecord>) -> Result<ServiceRecord>,
+    ) -> Result<ServiceRecord> {
         for _ in 0..TRIES {
             let (record, index) = self.read(service).await?;
-            let record = added(record, spec, there, more)?;
+            let record = next(record)?;
             if self.write(service, &record, index).await? {
-                return Ok(record.replicas);
+                return Ok(record);
             }
-            pause().await;
+            tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(10..100))).await;
         }
         bail!("the record of {service} is written by others all the time")
     }
@@ -185,11 +191,6 @@ impl Followed {
     pub fn latest(&self) -> Result<Option<Vec<(String, ServiceRecord)>>> {
         self.0.latest().map(|snapshot| snapshot.items.iter().map(named).collect()).transpose()
     }
-}
-
-/// Before a record that others write as well is read again.
-async fn pause() {
-    tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(10..100))).await;
 }
 
 fn added(
