@@ -31,22 +31,27 @@ pub struct ServiceRecord {
     /// Hosts that a test keeps them off besides.
     #[serde(default)]
     pub kept_off: BTreeSet<String>,
+    /// The conditions that the service came with; those of the lists above are added to them.
+    #[serde(default)]
+    own: Vec<String>,
 }
 
 impl ServiceRecord {
     /// So many replicas of this kind, on any host.
     pub fn new(spec: ContainerSpec, replicas: u32) -> Self {
         let (drained, kept_off) = (BTreeSet::new(), BTreeSet::new());
-        Self { spec, replicas, hold_until: None, term: None, drained, kept_off }
+        let own = own_conditions(&spec);
+        Self { spec, replicas, hold_until: None, term: None, drained, kept_off, own }
     }
 
-    /// Has the scheduler mind both lists of hosts: the watchdog moves replicas off a host that they name.
+    /// Has the scheduler mind both lists of hosts, beside what the service itself asks for: the watchdog moves replicas off a host that they name.
     ///
     /// # Errors
     /// Never in practice: when the lists can't be written as JSON.
     pub fn place(&mut self) -> Result<()> {
         let hosts = self.drained.union(&self.kept_off);
-        let conditions: Vec<String> = hosts.map(|host| format!("node!={host}")).collect();
+        let kept_off = hosts.map(|host| format!("node!={host}"));
+        let conditions: Vec<String> = self.own.iter().cloned().chain(kept_off).collect();
         self.spec = self.spec.clone().label(CONSTRAINTS, serde_json::to_string(&conditions)?);
         Ok(())
     }
@@ -202,12 +207,15 @@ fn added(
     let Some(mut record) = record else {
         return Ok(ServiceRecord::new(spec.clone(), there.saturating_add(more)));
     };
-    record.spec = spec.clone();
+    (record.own, record.spec) = (own_conditions(spec), spec.clone());
     record.replicas = record.replicas.saturating_add(more);
-    if !(record.drained.is_empty() && record.kept_off.is_empty()) {
-        record.place()?;
-    }
+    record.place()?;
     Ok(record)
+}
+
+/// What a container itself asks of its engine; a label that is no list asks for nothing that could be added to.
+fn own_conditions(spec: &ContainerSpec) -> Vec<String> {
+    spec.label_value(CONSTRAINTS).and_then(|list| serde_json::from_str(list).ok()).unwrap_or_default()
 }
 
 fn named(pair: &KvPair) -> Result<(String, ServiceRecord)> {
@@ -286,7 +294,8 @@ mod tests {
 
     #[test]
     fn more_replicas_of_a_service_keep_what_people_and_scalers_wrote() {
-        let (old, new) = (ContainerSpec::new("web", "web:1"), ContainerSpec::new("web", "web:2"));
+        let old = ContainerSpec::new("web", "web:1");
+        let new = ContainerSpec::new("web", "web:2").constraint("storage==ssd");
         assert_eq!(added(None, &old, 1, 2).unwrap(), ServiceRecord::new(old.clone(), 3));
         let mut record = ServiceRecord::new(old, 2);
         (record.term, record.hold_until) = (Some(7), Some(9));
@@ -295,6 +304,10 @@ mod tests {
         assert_eq!((wanted.replicas, wanted.term, wanted.hold_until), (3, Some(7), Some(9)));
         let spec = serde_json::to_string(&wanted.spec).unwrap();
         assert!(spec.contains("web:2") && spec.contains("node!=h2"), "{spec}");
+        assert!(
+            spec.contains("storage==ssd"),
+            "a drain takes no condition of the service's own away: {spec}"
+        );
     }
 
     #[test]
