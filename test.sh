@@ -173,7 +173,7 @@ without_consul() {
   for host in h1 h2 h3; do lab daemon "$host" consul stop || return 1; done
   told demo --platform swarm --discovery swarm --no-faults --zero
 }
-# Every fault that takes no minutes, in its short form: `ha-stack faults --list --short` says which, and why others are not.
+# Every fault in its short form; --long plays them in full, further below.
 faults_and_without_consul() {
   if [ "$mode" != --long ]; then told faults --platform swarm --short || once_more || return 1; fi
   without_consul

@@ -31,6 +31,8 @@ pub struct Row {
     pub redundancy_seconds: Option<f64>,
     /// Of that, until the Swarm had a leader again, where its leader was hit: no setting of Docker's makes that shorter.
     pub swarm_leader_seconds: Option<f64>,
+    /// Seconds from the strike until the users' address was on another host, where its host was hit.
+    pub address_seconds: Option<f64>,
     /// Why it was left out, if it was.
     pub skipped: Option<String>,
     /// Failures by kind.
@@ -70,6 +72,17 @@ impl Row {
             _ => {}
         }
         self.broken.extend(broken);
+    }
+
+    /// Writes down if the users' address, whose host was lost, was not elsewhere within so many seconds.
+    pub fn judge_address(&mut self, within: f64) {
+        match self.address_seconds {
+            Some(seconds) if seconds <= within => {}
+            Some(seconds) => self.broken.push(format!(
+                "the users' address was on another host after {seconds:.1} s, promised within {within:.0} s"
+            )),
+            None => self.broken.push("the users' address was on no other host".into()),
+        }
     }
 }
 
@@ -157,7 +170,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn cells(row: &Row) -> [String; 10] {
+fn cells(row: &Row) -> [String; 11] {
     let seconds =
         |seconds: Option<f64>| seconds.map_or_else(|| "-".into(), |seconds| format!("{seconds:.1} s"));
     [
@@ -170,6 +183,7 @@ fn cells(row: &Row) -> [String; 10] {
         format!("{:.1} s", row.longest_gap_ms as f64 / 1000.0),
         seconds(row.redundancy_seconds),
         seconds(row.swarm_leader_seconds),
+        seconds(row.address_seconds),
         // The beginning of a task's name says enough.
         row.victim.chars().take(30).collect(),
     ]
@@ -179,7 +193,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const HEAD: [(&str, usize); 10] = [
+const HEAD: [(&str, usize); 11] = [
     ("FAULT", 22),
     ("REQUESTS", 10),
     ("GETS", 6),
@@ -189,6 +203,7 @@ const HEAD: [(&str, usize); 10] = [
     ("GAP", 9),
     ("WHOLE", 9),
     ("ELECTED", 9),
+    ("MOVED", 8),
     ("HIT", 32),
 ];
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:78rem;padding:0 1rem;color:#1c2024;background:#fff}\
@@ -223,6 +238,18 @@ mod tests {
             breaks(&mut row);
             row.judge(0, Some(5.0));
             assert!(row.broken.iter().any(|b| b.contains(sentence)), "{sentence}: {:?}", row.broken);
+        }
+    }
+
+    #[test]
+    fn an_address_that_moves_late_or_never_is_a_broken_promise() {
+        for (moved, sentence) in
+            [(Some(0.7), None), (Some(2.3), Some("after 2.3 s")), (None, Some("on no other host"))]
+        {
+            let mut row = Row { address_seconds: moved, ..good() };
+            row.judge_address(2.0);
+            assert_eq!(row.broken.len(), usize::from(sentence.is_some()), "{:?}", row.broken);
+            assert!(sentence.is_none_or(|sentence| row.broken[0].contains(sentence)), "{:?}", row.broken);
         }
     }
 

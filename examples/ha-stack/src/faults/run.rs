@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lab::Lab;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::catalog::{AFTER_ELECTION, Fault, Promise};
+use super::catalog::{AFTER_ELECTION, Fault, Promise, address_moves};
 use super::redundancy::{Lost, Watched};
 use super::report::{Report, Row};
 use super::strike::World;
@@ -121,15 +122,16 @@ impl Suite<'_> {
         let mut row = Row { name: fault.name().into(), victim: struck.victim.clone(), ..Row::default() };
         let mut watched = Watched::default();
         let (lost, wanted) = (struck.lost.clone(), struck.wanted as usize);
-        let election = struck.led_swarm.then(|| self.election(began, lost.clone()));
+        let election = struck.led_swarm.then(|| self.successor(began, &lost, leader));
+        let held = holder.is_some_and(|host| lost.hosts.contains(&host));
+        let move_of_address = held.then(|| self.successor(began, &lost, holder_of_address));
         let until = began + fault.lasts(self.plan.short);
         self.watch(&mut watched, began, until, wanted, &lost).await;
         while !watched.is_whole() && began.elapsed() < fault.patience(self.plan.short) {
             self.watch(&mut watched, began, Instant::now() + LOOK, wanted, &lost).await;
         }
-        if let Some(mut election) = election {
-            row.swarm_leader_seconds = election.try_join_next().and_then(Result::ok);
-        }
+        row.swarm_leader_seconds = election.and_then(ended);
+        row.address_seconds = move_of_address.and_then(ended);
         row.redundancy_seconds = watched.seconds();
         row.said = watched.said();
         if let Some(seconds) = row.redundancy_seconds {
@@ -137,6 +139,9 @@ impl Suite<'_> {
         }
         if let Some(seconds) = row.swarm_leader_seconds {
             self.progress.line(format!("the Swarm had a leader again after {seconds:.1} s"));
+        }
+        if let Some(seconds) = row.address_seconds {
+            self.progress.line(format!("the users' address was on another host after {seconds:.1} s"));
         }
 
         // The users go on while the fault is taken back: that must cost them nothing either.
@@ -163,13 +168,16 @@ impl Suite<'_> {
         }
         let may_fail = match fault.promise() {
             // Whichever fault takes the host of the users' address takes their connections along.
-            Promise::None if !holder.is_some_and(|host| lost.hosts.contains(&host)) => 0,
+            Promise::None if !held => 0,
             // Each user has one connection.
             Promise::None | Promise::OnePerConnection => self.plan.habits.visitors as u64,
         };
         let promised = fault.redundancy(self.plan.short);
         let after_election = row.swarm_leader_seconds.map_or(0.0, |elected| elected + AFTER_ELECTION);
         row.judge(may_fail, promised.map(|within| within.max(after_election)));
+        if held {
+            row.judge_address(address_moves(self.plan.short));
+        }
         self.progress.line(format!(
             "{} requests; failed: {} GETs, {} POSTs; nobody served for {:.1} s at most",
             row.requests,
@@ -192,14 +200,16 @@ impl Suite<'_> {
         }
     }
 
-    /// Seconds from the strike until the managers that are left say that one of them leads. Ends with what it gives.
-    fn election(&self, began: Instant, lost: Lost) -> JoinSet<f64> {
-        let lab = self.world.lab.clone();
+    /// Seconds from the strike until `who` names a host that is not lost. Ends with what it gives.
+    fn successor<F>(&self, began: Instant, lost: &Lost, who: fn(Lab) -> F) -> JoinSet<f64>
+    where
+        F: Future<Output = Option<String>> + Send + 'static,
+    {
+        let (lab, lost) = (self.world.lab.clone(), lost.clone());
         let mut asking = JoinSet::new();
         asking.spawn(async move {
             loop {
-                let leader = lab.leaders().await.ok().and_then(|leaders| leaders.swarm);
-                if leader.is_some_and(|host| !lost.hosts.contains(&host)) {
+                if who(lab.clone()).await.is_some_and(|host| !lost.hosts.contains(&host)) {
                     return began.elapsed().as_secs_f64();
                 }
                 tokio::time::sleep(2 * LOOK).await;
@@ -289,6 +299,20 @@ impl Suite<'_> {
         }
         crowded
     }
+}
+
+/// Who leads the Swarm, as the managers that are left say.
+async fn leader(lab: Lab) -> Option<String> {
+    lab.leaders().await.ok()?.swarm
+}
+
+async fn holder_of_address(lab: Lab) -> Option<String> {
+    lab.address_holder().await.ok()?
+}
+
+/// What a task that was to come to its end by now has found.
+fn ended(mut asking: JoinSet<f64>) -> Option<f64> {
+    asking.try_join_next()?.ok()
 }
 
 /// Why a stack is not well.
