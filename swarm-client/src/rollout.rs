@@ -67,16 +67,34 @@ impl Rollout {
     /// [`Error::is_not_found`] if the service does not exist from the start; else if no look at the service succeeded until
     /// the deadline, or one failed for good.
     pub async fn wait(&self, deadline: Duration) -> Result<Outcome> {
+        self.wait_telling(deadline, |_| {}).await
+    }
+
+    /// As [`wait`](Self::wait), and tells what the service lacks whenever that has changed: for progress that a person watches.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn wait_telling(
+        &self,
+        deadline: Duration,
+        mut tell: impl FnMut(&Diagnosis),
+    ) -> Result<Outcome> {
         let start = Instant::now();
         let mut state = self.convergence();
         let mut found: Option<Service> = None;
         let mut failure: Option<Error> = None;
+        let mut told: Option<Diagnosis> = None;
         loop {
             let left = deadline.saturating_sub(start.elapsed());
             // Boxed: every future that waits for a rollout would carry it.
             match timeout(left, Box::pin(self.look(&mut state, &mut found, start))).await {
                 Ok(Ok(Some(outcome))) => return Ok(outcome),
-                Ok(Ok(None)) => failure = None,
+                Ok(Ok(None)) => {
+                    failure = None;
+                    if told.as_ref() != Some(state.diagnosis()) {
+                        tell(told.insert(state.diagnosis().clone()));
+                    }
+                }
                 Ok(Err(error)) if error.is_not_found() && found.is_some() => return Ok(Outcome::Removed),
                 Ok(Err(error)) if error.is_retryable() => {
                     debug!(service = self.name, %error, "could not look at the rollout, trying again");

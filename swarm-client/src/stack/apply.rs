@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::error::{Error, ModifyError, Result};
 use crate::hold;
 use crate::model::{ConfigSpec, SecretSpec, ServiceSpec};
-use crate::outcome::Outcome;
+use crate::outcome::{Diagnosis, Outcome};
 
 impl Plan {
     /// Creates and updates, in order: networks, secrets, configs, new services, which are all created and then waited for, and at
@@ -150,7 +150,8 @@ impl Plan {
         deadline: Duration,
         tell: &mut impl FnMut(Applied<'_>),
     ) -> Result<()> {
-        let outcome = client.services().rollout(&step.name).wait(deadline).await?;
+        let rollout = client.services().rollout(&step.name);
+        let outcome = rollout.wait_telling(deadline, |lacks| tell(Applied::Waiting(step, lacks))).await?;
         if !outcome.is_success() {
             let what = format!("apply stack {:?}: service {:?}", self.wanted.stack, step.name);
             return Err(Error::Step { what, outcome: Box::new(outcome) });
@@ -213,6 +214,8 @@ pub enum Applied<'a> {
     Done(&'a Step),
     /// A service is created or updated; its tasks start.
     Written(&'a Step),
+    /// A service's tasks start, and this is what is missing still; told whenever it has changed.
+    Waiting(&'a Step, &'a Diagnosis),
     /// A service's tasks run.
     RolledOut(&'a Step, &'a Outcome),
 }

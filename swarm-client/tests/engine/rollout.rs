@@ -76,6 +76,21 @@ async fn a_rollout_is_waited_for_through_an_election() {
 }
 
 #[tokio::test]
+async fn a_rollout_tells_what_it_lacks_whenever_that_changes() {
+    let engine = rolling(|look| wanted(if look < 4 { 2 } else { 1 })).await;
+    let rollout = engine.client().await.services().rollout("web").stable_for(Duration::from_millis(50));
+    let mut told = Vec::new();
+    let outcome = rollout
+        .poll_every(Duration::from_millis(20))
+        .wait_telling(Duration::from_secs(20), |lacks| {
+            told.push((lacks.running, lacks.wanted, lacks.settling));
+        })
+        .await;
+    assert!(outcome.unwrap().is_success());
+    assert_eq!(told, [(1, Some(2), false), (1, Some(1), true)]);
+}
+
+#[tokio::test]
 async fn a_rollout_that_takes_too_long_is_diagnosed() {
     let engine = rolling(|_| wanted(3)).await;
     let started = Instant::now();
