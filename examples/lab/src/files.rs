@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::folder::Folder;
 use crate::plan::{
-    CONSUL_PORT, DOCKER_PORT, DOCKER_TLS_PORT, GATEWAY_CHECK_PORT, GATEWAY_PORT, Host, REDIS_MASTER,
-    REDIS_PORT, SENTINEL_PORT, VIRTUAL_ADDR,
+    CONSUL_PORT, DOCKER_PORT, DOCKER_TLS_PORT, GATEWAY_PORT, Host, REDIS_MASTER, REDIS_PORT, SENTINEL_PORT,
+    VIRTUAL_ADDR,
 };
 
 /// The script that is PID 1 of the host: it furnishes the namespace, keeps the daemons running, reaps orphans. A daemon
@@ -39,12 +39,10 @@ echo {name} > /etc/hostname
 printf '127.0.0.1 localhost\n{addr} {name}\n{neighbours}' > /etc/hosts
 export TMPDIR=/run/tmp HOME=/root
 ulimit -n "$(ulimit -H -n)"
-# At the users' address a gateway that is gone is silent rather than refusing: who knocks tries again after 1 s, and
-# finds the address on another host. Without the match for sockets in the kernel it refuses.
-if iptables -w 5 -N ha-gateway && iptables -w 5 -A ha-gateway -m socket --nowildcard -j RETURN; then
-    iptables -w 5 -A ha-gateway -j DROP
-    iptables -w 5 -I INPUT -d {VIRTUAL_ADDR} -p tcp --syn --dport {GATEWAY_PORT} -j ha-gateway
-fi
+mkdir -p /etc/keepalived
+cp {data}/keepalived.conf {data}/gateway-check.sh /etc/keepalived/
+chmod 755 /etc/keepalived/gateway-check.sh
+sh {data}/silent.sh {VIRTUAL_ADDR} {GATEWAY_PORT}
 rm -rf {data}/hold
 mkdir {data}/hold
 keep() {{
@@ -66,7 +64,7 @@ keep consul {consul} agent -server -ui -node {name} -data-dir {data}/consul -con
     -bind {addr} -client 0.0.0.0 -http-port {CONSUL_PORT} -serf-wan-port -1 -retry-interval 1s{join}{bootstrap}
 keep redis redis-server {data}/redis.conf
 keep sentinel redis-sentinel {data}/sentinel.conf
-keep keepalived keepalived -n -l -f {data}/keepalived.conf -p /run/keepalived.pid -r /run/keepalived.vrrp.pid
+keep keepalived keepalived -n -l -p /run/keepalived.pid -r /run/keepalived.vrrp.pid
 while :; do
     wait
     sleep 1
@@ -147,29 +145,25 @@ pub(crate) fn sentinel_conf(host: &Host, folder: &Folder, master: Ipv4Addr, quor
     )
 }
 
-/// Who holds the address that users know: a host whose gateway is ready, the first one of those at first. It stays where
-/// it is until that gateway is no longer ready or nothing is heard of its host for 0.6 s (three advertisements and a bit).
-pub(crate) fn keepalived_conf(host: &Host, folder: &Folder) -> String {
-    let check = folder.host(&host.name).join("gateway-check.sh");
-    format!(
-        "global_defs {{\n  router_id {name}\n  vrrp_version 3\n  script_user root\n}}\n\
-         vrrp_script gateway {{\n  script \"{check}\"\n  interval 1\n  timeout 1\n  fall 1\n  rise 1\n  init_fail\n}}\n\
-         vrrp_instance site {{\n  state BACKUP\n  nopreempt\n  interface eth0\n  virtual_router_id 51\n  \
-         priority {priority}\n  advert_int 0.2\n  virtual_ipaddress {{\n    {VIRTUAL_ADDR}/24\n  }}\n  \
-         track_script {{\n    gateway\n  }}\n}}\n",
-        name = host.name,
-        check = check.display(),
-        priority = 110 - host.addr.octets()[3] % 10,
-    )
+/// Who holds the address that users know: a host whose gateway is ready, the first one of those at first. The file of the
+/// reference deployment, with the values that it leaves to its users.
+pub(crate) fn keepalived_conf(host: &Host) -> String {
+    let [name, interface, priority, address] = OWN_VALUES;
+    include_str!("../../ha-stack/deploy/keepalived/keepalived.conf")
+        .replace(name, &format!("router_id {}", host.name))
+        .replace(interface, "interface eth0")
+        .replace(priority, &format!("priority {}", 110 - host.addr.octets()[3] % 10))
+        .replace(address, &format!("    {VIRTUAL_ADDR}/24"))
 }
 
-/// Ends well if the host's gateway says that it is ready; that it is not, it says when no connection is left on it. Without curl, which not every machine has.
-pub(crate) fn gateway_check() -> String {
-    format!(
-        "#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{GATEWAY_CHECK_PORT} || exit 1\n\
-         printf 'GET /healthz?quiesce HTTP/1.0\\r\\n\\r\\n' >&3\nread -r -t 1 _ code _ <&3\n[ \"$code\" = 200 ]\n"
-    )
-}
+/// What that file has in their place.
+const OWN_VALUES: [&str; 4] = ["router_id h1", "interface eth0", "priority 109", "    10.0.0.100/24"];
+
+/// What keepalived asks of the host's gateway.
+pub(crate) const GATEWAY_CHECK: &str = include_str!("../../ha-stack/deploy/keepalived/gateway-check.sh");
+
+/// Silence where no gateway listens at the users' address.
+pub(crate) const SILENT: &str = include_str!("../../ha-stack/deploy/keepalived/silent.sh");
 
 /// The Redis settings of a host that comes back: it follows the master that the Sentinels name, whatever it was before.
 /// Left as it was, an old master would call itself the master until a Sentinel corrects it, and take writes that are then lost.
@@ -213,6 +207,22 @@ mod tests {
 
     fn hosts() -> Vec<Host> {
         Host::all(3).unwrap()
+    }
+
+    #[test]
+    fn the_reference_deployment_s_keepalived_gets_the_values_of_a_host() {
+        let shipped = include_str!("../../ha-stack/deploy/keepalived/keepalived.conf");
+        for value in OWN_VALUES {
+            assert_eq!(shipped.matches(&format!("{value}\n")).count(), 1, "{value}");
+        }
+        let [first, second, _] = &hosts()[..] else { panic!("three hosts") };
+        let (first, second) = (keepalived_conf(first), keepalived_conf(second));
+        assert!(first.contains("router_id h1\n") && second.contains("router_id h2\n"), "{second}");
+        assert!(first.contains("priority 109\n") && second.contains("priority 108\n"), "{second}");
+        assert!(
+            second.contains(&format!("    {VIRTUAL_ADDR}/24\n")) && !second.contains("10.0.0.100"),
+            "{second}"
+        );
     }
 
     fn folder() -> Folder {

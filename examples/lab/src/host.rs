@@ -110,11 +110,9 @@ fn write_files(host: &Host, hosts: &[Host], folder: &Folder, consul: &Path, boot
     let bootstrap = is_first && matches!(boot, Boot::First);
     write("init.sh", files::init(host, &others, folder, consul, bootstrap))?;
     write("daemon.json", files::daemon_json(host, folder))?;
-    write("keepalived.conf", files::keepalived_conf(host, folder))?;
-    let check = data.join("gateway-check.sh");
-    write("gateway-check.sh", files::gateway_check())?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    fs::set_permissions(&check, mode).map_err(Error::file("write", &check))?;
+    write("keepalived.conf", files::keepalived_conf(host))?;
+    write("gateway-check.sh", files::GATEWAY_CHECK.to_owned())?;
+    write("silent.sh", files::SILENT.to_owned())?;
     let patient = matches!(boot, Boot::Again { led: true, .. });
     write("consul.json", files::consul_json(if patient { 10 } else { 1 }))?;
     match boot {

@@ -19,9 +19,6 @@ pub const VIRTUAL_ADDR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 100);
 /// Where users reach a gateway.
 pub(crate) const GATEWAY_PORT: u16 = 8080;
 
-/// Where a host's gateway answers `/healthz`, on the host's loopback: with 200 there, the host may hold [`VIRTUAL_ADDR`].
-pub(crate) const GATEWAY_CHECK_PORT: u16 = 8081;
-
 /// The bridge that joins the hosts.
 pub(crate) const BRIDGE: &str = "halab0";
 /// The root namespace's address on the bridge.
