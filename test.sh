@@ -329,6 +329,59 @@ logs_in() {
   return 1
 }
 removed() { "${stack[@]}" remove; }
+# A host is taken out for work and back: no replica is left on it, and users notice nothing.
+worked_on() {
+  local tries said
+  docker node update --availability drain h2 || return 1
+  for tries in $(seq 60); do
+    said=$(docker node ps h2 --filter desired-state=running -q | grep -c . || true)
+    [ "$said" -gt 0 ] || break
+    sleep 0.5
+  done
+  docker node update --availability active h2 || return 1
+  [ "$said" -eq 0 ] || {
+    echo "h2 still has $said tasks half a minute after it was drained" >&2
+    return 1
+  }
+  logs_in
+}
+# The commands of the guide's page, each on every host: the volumes are saved, lost, and put back; who was logged in is so again.
+saved_and_put_back() {
+  local host save back jar said tries site=${DOCKER_HOST#tcp://}
+  site=http://${site%:*}:8080
+  jar=$(mktemp)
+  mapfile -t said < <(sed -n '/^```console,host$/,/^```$/s/^\$ //p' docs/src/operating.md)
+  save=${said[0]} back=${said[1]}
+  [ "${#said[@]}" -eq 2 ] || {
+    echo "docs/src/operating.md has ${#said[@]} commands for a host, not 2" >&2
+    return 1
+  }
+  curl -s -m 10 -o /dev/null -f -c "$jar" -d user=grace "$site/login" || return 1
+  # Written to disk each second.
+  sleep 2
+  for host in h1 h2 h3; do
+    lab exec "$host" -- bash -euc "mkdir /run/saved && cd /run/saved && $save" || return 1
+  done
+  removed || return 1
+  for host in h1 h2 h3; do
+    # A container that has just ended may hold its volume for a moment.
+    lab exec "$host" -- bash -euc 'for _ in $(seq 40); do docker volume prune -f >/dev/null; docker volume rm $(docker volume ls -q -f name=ha_) 2>/dev/null || true
+      [ -n "$(docker volume ls -q -f name=ha_)" ] || break; sleep 0.5; done; [ -z "$(docker volume ls -q -f name=ha_)" ]' || return 1
+    lab exec "$host" -- bash -euc "cd /run/saved && ls -l && $back && rm -r /run/saved" || return 1
+  done
+  "${stack[@]}" deploy || return 1
+  for tries in $(seq 60); do
+    if said=$(curl -s -m 10 -f -b "$jar" -X POST "$site/views") && [[ $said == *'"user":"grace"'* ]]; then
+      printf 'known again at try %s: %s\n' "$tries" "$said"
+      rm -f "$jar"
+      return 0
+    fi
+    sleep 2
+  done
+  echo "who was logged in before is not known after two minutes; the last answer: $said" >&2
+  rm -f "$jar"
+  return 1
+}
 # A host without the Swarm's leader loses its power: who is whole again when, and what users lose, each on a connection of its own.
 loses_a_host() {
   local began host line gone="" alive=h1 whole="" said users=() failed total
@@ -367,9 +420,10 @@ loses_a_host() {
     return 1
   }
 }
-step "the reference deployment from its stack file" deployed logs_in unchanged found confined by_certificates second_site removed
+step "the reference deployment from its stack file" deployed logs_in unchanged found confined by_certificates second_site worked_on removed
 if [ "$mode" = --long ]; then
   step "a host of the reference deployment loses its power" deployed logs_in loses_a_host
+  step "the reference deployment is saved, lost, and put back" deployed logs_in saved_and_put_back
   for front in own nginx haproxy; do
     step "demo on three plain engines, in front: $front" in_lab --no-swarm demo --platform engines --gateway "$front"
   done

@@ -2,7 +2,7 @@
 //!
 //! A page is one script. A block is fenced as `console`, with what it needs after a comma: `stays` (goes on running
 //! until the page's end), `terminal` (draws on one), `prometheus` (its package), `lab` (`./test.sh` runs these on three
-//! hosts) and `shown` (needs somebody's cluster: each is parsed by the program itself). Lines below a command are part of
+//! hosts), `host` (its `--long` runs these on each of them, read from the page) and `shown` (needs somebody's cluster: each is parsed by the program itself). Lines below a command are part of
 //! what it must say.
 
 use std::collections::BTreeSet;
@@ -215,7 +215,7 @@ fn the_lab_s_commands_are_those_of_the_tests() {
 #[test]
 fn no_page_is_left_out_and_no_link_is_dead() {
     let summary = std::fs::read_to_string(folder().join("SUMMARY.md")).unwrap();
-    let known = ["", "stays", "terminal", "prometheus", "lab", "shown"];
+    let known = ["", "stays", "terminal", "prometheus", "lab", "host", "shown"];
     let run_here = [RUN, UNDERSTOOD].concat();
     let mut pages = BTreeSet::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
