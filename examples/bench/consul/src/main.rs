@@ -11,6 +11,7 @@ mod watches;
 use std::time::{Duration, Instant};
 
 use clients::{Client, Consulrs, Ours, Reqwest, RsConsul};
+use indicatif::ProgressBar;
 
 /// Long enough for thousands of calls, short enough that a slow moment of the machine hits all peers of a round alike.
 const SLICE: Duration = Duration::from_millis(700);
@@ -33,6 +34,7 @@ async fn main() {
     // One line for each kind of call and number of tasks; per round the calls a second and the CPU a call of each client.
     let mut ratios = Ratios::default();
     println!("calls a second, and microseconds of CPU a call; medians of {ROUNDS} rounds");
+    let bar = ProgressBar::new((2 * TASKS.len() * (ROUNDS + 1)) as u64);
     for kind in [Kind::Get, Kind::Put] {
         for tasks in TASKS {
             let mut rounds: Vec<[Measured; 4]> = Vec::new();
@@ -48,15 +50,17 @@ async fn main() {
                         _ => measure(&consulrs, kind, tasks).await,
                     };
                 }
+                bar.inc(1);
                 // The first round fills pools and caches.
                 if round > 0 {
                     rounds.push(measured);
                 }
             }
-            ratios.add(kind, tasks, &rounds);
+            bar.suspend(|| ratios.add(kind, tasks, &rounds));
         }
     }
 
+    bar.finish_and_clear();
     let failures = connections::failures(&address, 400, 8000).await;
     println!("failures of 8000 calls by 400 tasks: {failures}");
     let subscribers = connections::for_subscribers(&address, 1000).await;

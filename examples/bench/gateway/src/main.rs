@@ -11,6 +11,7 @@ mod plot;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 
 use crate::load::{Load, Seen};
 use crate::parts::{Backends, Proxy};
@@ -38,19 +39,24 @@ fn main() -> Result<()> {
         }
     }
     let mut seen: Vec<Vec<Measured>> = proxies.iter().map(|_| Vec::new()).collect();
+    let bar = ProgressBar::new((plan.rounds * proxies.len()) as u64);
     for round in 0..plan.rounds {
         let count = proxies.len();
         for turn in 0..count {
             let which = (turn + round) % count;
             let (proxy, row) = (&proxies[which], &mut seen[which]);
             let measured = measure(proxy, plan.seconds)?;
-            println!(
-                "round {round}: {:8} {:8.0} req/s, {:6.2} us CPU per request, p50 {:6.2} ms, p99 {:6.2} ms",
-                proxy.name, measured.rate, measured.cpu, measured.p50, measured.p99
-            );
+            bar.inc(1);
+            bar.suspend(|| {
+                println!(
+                    "round {round}: {:8} {:8.0} req/s, {:6.2} us CPU per request, p50 {:6.2} ms, p99 {:6.2} ms",
+                    proxy.name, measured.rate, measured.cpu, measured.p50, measured.p99
+                );
+            });
             row.push(measured);
         }
     }
+    bar.finish_and_clear();
     let of = |name: &str, figure: fn(&Measured) -> f64| {
         let which = proxies.iter().position(|proxy| proxy.name == name)?;
         Some(median(seen[which].iter().map(figure)))

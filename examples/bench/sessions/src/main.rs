@@ -15,6 +15,7 @@ mod tower;
 mod writers;
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 use std::{
     path::Path,
     process::{Command, Stdio},
@@ -164,18 +165,22 @@ async fn run(settings: &Settings) -> Result<()> {
         return only(peer, settings.time).await;
     }
     let folder = tempfile::tempdir()?;
+    let bar = ProgressBar::new((settings.rounds + WRITER_RUNS) as u64);
     let mut rounds = Vec::new();
     for number in 1..=settings.rounds {
         let round = round_apart(settings.time)?;
-        eprintln!("round {number} of {}: {round:.0?}", settings.rounds);
+        bar.inc(1);
+        bar.suspend(|| eprintln!("round {number} of {}: {round:.0?}", settings.rounds));
         rounds.push(round);
     }
     let mut slow = Vec::new();
     for number in 1..=WRITER_RUNS {
         let found = writers::run(folder.path(), settings.time).await?;
-        eprintln!("two writing processes, run {number} of {WRITER_RUNS}: {found}");
+        bar.inc(1);
+        bar.suspend(|| eprintln!("two writing processes, run {number} of {WRITER_RUNS}: {found}"));
         slow.push(found.p999_ms);
     }
+    bar.finish_and_clear();
 
     let ratio = |of: fn(&Round) -> f64, to: fn(&Round) -> f64| {
         median(rounds.iter().map(|round| of(round) / to(round)).collect())
