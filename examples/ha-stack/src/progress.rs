@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use swarm_client::Diagnosis;
 
 /// Where lines of progress go; cheap to clone, each clone has the same start time.
 #[derive(Clone, Debug)]
@@ -37,17 +38,21 @@ impl Progress {
 
     /// Says that something has begun which takes a while; the returned step says when it is done.
     pub fn step(&self, text: impl Into<String>) -> Step {
-        let text = text.into();
-        let bar = if !std::io::stderr().is_terminal() {
-            self.line(format!("{text} ..."));
-            None
-        } else {
-            let bar = ProgressBar::new_spinner().with_message(text.clone());
-            let style = ProgressStyle::with_template("[{elapsed:>7}  ] {spinner} {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.enable_steady_tick(Duration::from_millis(120));
-            Some(bar)
-        };
+        let bar = std::io::stderr().is_terminal().then(|| drawn(ProgressBar::new_spinner(), SPINNER));
+        self.begin(text.into(), bar)
+    }
+
+    /// As [`Progress::step`], for what has `total` parts: a terminal shows a bar of them.
+    pub fn counted(&self, text: impl Into<String>, total: u64) -> Step {
+        let bar = std::io::stderr().is_terminal().then(|| drawn(ProgressBar::new(total), BAR));
+        self.begin(text.into(), bar)
+    }
+
+    fn begin(&self, text: String, bar: Option<ProgressBar>) -> Step {
+        match &bar {
+            Some(bar) => bar.set_message(text.clone()),
+            None => self.line(format!("{text} ...")),
+        }
         Step { progress: self.clone(), text, bar, began: Instant::now() }
     }
 }
@@ -80,6 +85,27 @@ impl Step {
         }
     }
 
+    /// So many of its parts are done, of `total`, which may have changed.
+    pub fn at(&self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done.min(total));
+        }
+    }
+
+    /// What a rollout lacks: tasks that run, of those that are wanted, and the rest in words.
+    pub fn lacks(&self, lacks: &Diagnosis) {
+        self.at(lacks.running, lacks.wanted.unwrap_or(lacks.running));
+        self.detail(lacks);
+    }
+
+    /// One more of its parts is done.
+    pub fn one_more(&self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+
     /// The step is done; `result` says what came of it.
     pub fn done(mut self, result: impl Display) {
         if let Some(bar) = self.bar.take() {
@@ -96,3 +122,13 @@ impl Drop for Step {
         }
     }
 }
+
+fn drawn(bar: ProgressBar, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+const SPINNER: &str = "[{elapsed:>7}  ] {spinner} {msg}";
+const BAR: &str = "[{elapsed:>7}  ] [{bar:24}] {pos}/{len} {wide_msg}";

@@ -8,7 +8,7 @@ use crate::folder::Folder;
 use crate::host::{self, Boot};
 use crate::lab::{LOCK_WAIT, Lab, need_root, part};
 use crate::plan::{self, Host, MAX_HOSTS};
-use crate::progress::step;
+use crate::progress::{step, steps};
 use crate::state::{HostState, Lock, Power, State};
 use crate::{certificates, disk, net, packages, swarm};
 
@@ -177,6 +177,7 @@ impl Lab {
 }
 
 async fn build(hosts: &[Host], state: &mut State, disk: u32) -> Result<()> {
+    steps(steps_of(hosts.len(), state, disk));
     step("bridge laid", net::lay_bridge()).await?;
     if disk > 0 {
         let made = async {
@@ -219,6 +220,13 @@ async fn build(hosts: &[Host], state: &mut State, disk: u32) -> Result<()> {
     }
     state.ready = true;
     state.save()
+}
+
+/// How many steps [`build`] takes: bridge and power, disks and certificates where there are any; an engine, Consul and Redis on each
+/// host; the Swarm's founding, and two for each host that joins.
+fn steps_of(hosts: usize, state: &State, disk: u32) -> usize {
+    let joins = if state.swarm { 2 * hosts - 1 } else { 0 };
+    2 + usize::from(disk > 0) + usize::from(state.tls) + 3 * hosts + joins
 }
 
 /// Images, the engine's own files and logs take about 300 MiB of it.

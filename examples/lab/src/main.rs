@@ -1,11 +1,19 @@
 //! The lab's command line.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use bar::Bar;
 use clap::{Parser, Subcommand};
+use indicatif::ProgressBar;
 use lab::{Daemon, Deed, Error, Lab, Options, Result, Status};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+mod bar;
 
 /// Three real Docker hosts, Consul and Redis on one Linux machine.
 #[derive(Parser)]
@@ -118,19 +126,35 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_level(false)
-        .with_target(false)
-        .init();
-    match run(args.verb).await {
+    let bar = told(std::io::stderr().is_terminal());
+    let ended = run(args.verb).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("lab: {error}");
             ExitCode::from(if error.is_refusal() { 2 } else { 1 })
         }
     }
+}
+
+/// Has progress told: by a bar at a terminal, which is given back, else by lines.
+fn told(at_a_terminal: bool) -> Option<ProgressBar> {
+    if at_a_terminal {
+        let bar = Bar::new();
+        let handle = bar.handle();
+        tracing_subscriber::registry().with(bar.with_filter(LevelFilter::DEBUG)).init();
+        return Some(handle);
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .init();
+    None
 }
 
 async fn run(verb: Verb) -> Result<ExitCode> {

@@ -12,7 +12,7 @@ use swarm_client::stack::{Applied, Plan, Stack};
 use crate::deploy::engine_tls::{self, RoleCertificates};
 use crate::deploy::{self, Deployment, secrets};
 use crate::images::engines;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::settings::{Backends, Secret, shown};
 
 /// Flags of `deploy`.
@@ -195,10 +195,19 @@ async fn apply(
     deadline: Duration,
     progress: &Progress,
 ) -> Result<()> {
+    let mut under_way: Option<progress::Step> = None;
     let applied = plan.apply_telling(swarm, deadline, |applied| match applied {
         Applied::Done(step) => progress.line(format!("{} {}: there", step.kind, step.name)),
         Applied::Written(step) => progress.line(format!("{} {}: starts ...", step.kind, step.name)),
-        Applied::RolledOut(step, outcome) => progress.line(format!("{} {}: {outcome}", step.kind, step.name)),
+        Applied::Waiting(step, lacks) => {
+            let begun =
+                || progress.counted(format!("{} {}", step.kind, step.name), lacks.wanted.unwrap_or(0));
+            under_way.get_or_insert_with(begun).lacks(lacks);
+        }
+        Applied::RolledOut(step, outcome) => match under_way.take() {
+            Some(under_way) => under_way.done(outcome),
+            None => progress.line(format!("{} {}: {outcome}", step.kind, step.name)),
+        },
         _ => {}
     });
     applied.await.context(

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use swarm_client::bollard;
 use swarm_client::bollard::query_parameters::{BuildImageOptionsBuilder, ListContainersOptionsBuilder};
-use tokio::task::JoinSet;
 
 use super::Build;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::settings::shown;
 
 /// Builds each image on each engine that has it not, all engines at once.
@@ -19,36 +19,32 @@ use crate::settings::shown;
 /// When an engine can't be reached or refuses a build; it is named.
 pub async fn load(builds: &[Build], engines: &BTreeMap<String, String>, progress: &Progress) -> Result<()> {
     let names = engines.keys().cloned().collect::<Vec<_>>().join(", ");
-    let step = progress.step(format!("{} images on {names}", builds.len()));
-    let mut loads = JoinSet::new();
-    for (name, url) in engines {
-        let (name, url, builds) = (name.clone(), url.clone(), builds.to_vec());
-        loads.spawn(async move {
-            let built = load_one(&url, &builds).await;
-            built.with_context(|| format!("the images can't be put on the engine {name} at {}", shown(&url)))
-        });
-    }
-    let mut built = 0;
-    while let Some(load) = loads.join_next().await {
-        built += load.context("loading ended early")??;
-        step.detail(format!("{built} built"));
-    }
-    step.done(format!("{built} built, {} were there", engines.len() * builds.len() - built));
+    let all = engines.len() * builds.len();
+    let step = progress.counted(format!("{} images on {names}", builds.len()), all as u64);
+    let loads = engines.iter().map(|(name, url)| {
+        let step = &step;
+        async move {
+            let built = load_one(url, builds, step).await;
+            built.with_context(|| format!("the images can't be put on the engine {name} at {}", shown(url)))
+        }
+    });
+    let built: usize = try_join_all(loads).await?.into_iter().sum();
+    step.done(format!("{built} built, {} were there", all - built));
     Ok(())
 }
 
 /// Returns how many images were built.
-async fn load_one(url: &str, builds: &[Build]) -> Result<usize> {
+async fn load_one(url: &str, builds: &[Build], step: &Step) -> Result<usize> {
     let engine = swarm_client::Client::builder().endpoint(url).tls_from_env().connect().await?.bollard()?;
     let mut built = 0;
     for Build { reference, context } in builds {
-        if engine.inspect_image(reference).await.is_ok() {
-            continue;
+        if engine.inspect_image(reference).await.is_err() {
+            build(&engine, reference, context.clone())
+                .await
+                .with_context(|| format!("{reference} can't be built"))?;
+            built += 1;
         }
-        build(&engine, reference, context.clone())
-            .await
-            .with_context(|| format!("{reference} can't be built"))?;
-        built += 1;
+        step.one_more();
     }
     Ok(built)
 }

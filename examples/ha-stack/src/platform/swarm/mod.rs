@@ -211,9 +211,9 @@ impl Platform for SwarmPlatform {
             self.swarm.services().create(spec).await.with_context(|| format!("the service {}", spec.name))?;
         }
         for spec in &roles {
-            let step = progress.step(format!("service {}", spec.name));
+            let step = progress.counted(format!("service {}", spec.name), spec.replicas().unwrap_or(0));
             let rollout = self.swarm.services().rollout(&spec.name).stable_for(STABLE_FOR);
-            let outcome = rollout.wait(ROLLOUT_DEADLINE).await?;
+            let outcome = rollout.wait_telling(ROLLOUT_DEADLINE, |lacks| step.lacks(lacks)).await?;
             ensure!(
                 outcome.is_success(),
                 "service {}: {outcome}; `docker service logs {}` says more",
