@@ -132,7 +132,7 @@ async fn a_policy_that_somebody_widened_is_corrected() {
 fn server(folder: &Path, port: u16, more: &str, sentinel: bool) -> Ending {
     let login = if sentinel { "sentinel-login" } else { "redis-replica" };
     let data = folder.join(port.to_string());
-    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir_all(&data).unwrap();
     // As in the images, at another place.
     let text = if sentinel {
         include_str!("../../images/redis/secure-sentinel.conf").replace("26379", &port.to_string())
@@ -277,6 +277,35 @@ async fn each_user_of_redis_may_do_its_own_work_and_nothing_else() {
     let plain = plain_ping(SocketAddr::from(([127, 0, 0, 1], master)));
     assert!(!plain.contains("PONG") && !plain.contains("NOAUTH"), "{plain}");
     drop(sentinels);
+}
+
+/// Redis reads its own file as the default user, who may do nothing here in the name of others.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server: ./test.sh runs it"]
+async fn what_the_site_wrote_is_there_when_redis_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let made = secrets::redis(rand_bytes).unwrap();
+    for (name, content) in &made {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
+    let password = made["redis-url"].split([':', '@']).nth(2).unwrap();
+    let web = Some(("web", password));
+    let port = free_address().port();
+    let answers = async || {
+        eventually("it answers", async || answer(folder, port, web, &["ping"]) == "PONG").await;
+    };
+    let kept = "appendonly yes\nappendfsync always\n";
+    let before = server(folder, port, kept, false);
+    answers().await;
+    // Several keys at once, as session-store's scripts write them: a transaction in the file.
+    let script = "redis.call('set', KEYS[1], 'ada') return redis.call('zadd', KEYS[2], 1, 'one')";
+    let written = answer(folder, port, web, &["eval", script, "2", "session:one", "session-user:ada"]);
+    assert_eq!(written, "1");
+    drop(before);
+    let _after = server(folder, port, kept, false);
+    answers().await;
+    assert_eq!(answer(folder, port, web, &["get", "session:one"]), "ada");
 }
 
 fn plain_ping(server: SocketAddr) -> String {
