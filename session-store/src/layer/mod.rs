@@ -59,7 +59,10 @@ pub use session::Session;
 pub use update::Update;
 pub use value::{Key, TypedKey};
 
-use crate::{lifetime::Lifetime, store::SessionStore};
+use crate::{
+    lifetime::Lifetime,
+    store::{Durability, SessionStore},
+};
 use std::sync::Arc;
 use update::Migration;
 
@@ -79,6 +82,7 @@ pub struct SessionLayer {
     pub(crate) lifetime: Lifetime,
     pub(crate) cookie: CookieConfig,
     pub(crate) outage: Outage,
+    pub(crate) commits: Durability,
     pub(crate) migration: Option<Migration>,
 }
 
@@ -87,7 +91,7 @@ impl SessionLayer {
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>) -> Self {
         let (lifetime, cookie, outage) = (Lifetime::default(), CookieConfig::default(), Outage::default());
-        Self { store, lifetime, cookie, outage, migration: None }
+        Self { store, lifetime, cookie, outage, commits: Durability::Primary, migration: None }
     }
 
     /// How long new sessions live.
@@ -108,6 +112,16 @@ impl SessionLayer {
     #[must_use]
     pub fn outage(mut self, outage: Outage) -> Self {
         self.outage = outage;
+        self
+    }
+
+    /// How safe ordinary commits and new sessions have to be before they are answered. [`Durability::Primary`] by default: what was answered
+    /// in the last moments of a primary may be lost with it. With replicas a commit takes a round trip more, and without enough of them it is
+    /// [`StoreError::NotDurable`](crate::StoreError::NotDurable), though it was done. Log-outs, log-ins that change the id and revocations have
+    /// [`SessionStore::durability`], which is the usual argument here too.
+    #[must_use]
+    pub fn commits(mut self, durability: Durability) -> Self {
+        self.commits = durability;
         self
     }
 

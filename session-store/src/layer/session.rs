@@ -358,7 +358,7 @@ impl Session {
             let fresh = SessionId::random();
             let (lifetime, id) = (self.inner.layer.lifetime, Some(id));
             let op = Op::Create { lifetime, principal: principal.clone(), patch: patch.clone(), id };
-            let applied = self.apply(None, &fresh.key(), op, Durability::Primary).await;
+            let applied = self.apply(None, &fresh.key(), op, self.inner.layer.commits).await;
             let applied = applied.map_err(|error| self.fail(slot, error))?;
             match (applied.outcome, applied.record) {
                 (Outcome::Saved { version }, Some(record)) => {

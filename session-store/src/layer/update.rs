@@ -9,7 +9,6 @@ use crate::{
     id::{CommitId, StoreKey},
     op::{Change, Gone, Mode, Op, Outcome, Patch},
     record::Record,
-    store::Durability,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, sync::Arc, time::Duration};
@@ -122,7 +121,7 @@ impl Session {
     ) -> Result<Commit, SessionError> {
         let SlotState::Live(_, record) = &slot.state else { return Ok(Commit::Gone(Gone::Absent)) };
         let op = Op::Commit { base, patch, mode, id: Some(id) };
-        let applied = self.apply(Some(record), key, op, Durability::Primary).await;
+        let applied = self.apply(Some(record), key, op, self.layer().commits).await;
         let applied = applied.map_err(|error| self.fail(slot, error))?;
         if let Some(record) = applied.record {
             slot.state = SlotState::Live(*key, Box::new(record));

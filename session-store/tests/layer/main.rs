@@ -325,6 +325,23 @@ async fn a_log_out_that_is_not_durable_is_not_acknowledged() {
     assert_eq!(client.cookie, None);
 }
 
+#[tokio::test]
+async fn commits_wait_for_replicas_where_the_layer_says_so() {
+    let visit = async |session: Session| {
+        session.add("views", 1);
+        ok("counted")
+    };
+    let mut client = Client::new();
+    client.store.alone.store(true, SeqCst);
+    assert_eq!(client.send(visit).await.status(), StatusCode::OK, "the primary is enough by default");
+    client.commits = Durability::replicas(1);
+    assert_eq!(client.send(visit).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let mut stranger = Client { store: client.store.clone(), commits: client.commits, ..Client::new() };
+    assert_eq!(stranger.send(visit).await.status(), StatusCode::SERVICE_UNAVAILABLE, "a new session too");
+    client.store.alone.store(false, SeqCst);
+    assert_eq!(client.send(visit).await.body(), "counted");
+}
+
 /// A handler that gives up on a commit cannot pass it off as done.
 #[tokio::test]
 async fn a_commit_that_nobody_waited_for_is_no_success() {

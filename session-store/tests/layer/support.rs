@@ -93,6 +93,7 @@ pub(crate) struct Client {
     pub(crate) lifetime: Lifetime,
     pub(crate) cookie: Option<String>,
     pub(crate) outage: Outage,
+    pub(crate) commits: Durability,
     /// The layer's schema, with the migration to it.
     pub(crate) schema: Option<(u16, Migrate)>,
 }
@@ -106,6 +107,7 @@ impl Client {
             lifetime: Lifetime::default(),
             cookie: None,
             outage: Outage::default(),
+            commits: Durability::Primary,
             schema: None,
         }
     }
@@ -121,6 +123,7 @@ impl Client {
             async move { Ok::<_, Infallible>(done.await) }
         });
         let mut layer = SessionLayer::new(self.store.clone()).lifetime(self.lifetime).outage(self.outage);
+        layer = layer.commits(self.commits);
         if let Some((version, migrate)) = self.schema {
             layer = layer.schema(version, migrate);
         }
