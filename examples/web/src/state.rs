@@ -162,6 +162,8 @@ impl AppState {
 
     pub(crate) fn sessions(&self) -> SessionLayer {
         SessionLayer::new(self.inner.store.clone())
+            // A view that was shown as counted outlives the host that counted it: with Sentinel, a replica has it too.
+            .commits(self.inner.store.durability())
             .lifetime(self.inner.settings.lifetime())
             .cookie(CookieConfig::insecure_local()) // the site is served over plain HTTP
     }
