@@ -30,6 +30,8 @@ umount -R -l /run/netns 2>/dev/null || :
 mount -t overlay overlay -o lowerdir=/etc,upperdir={data}/etc/upper,workdir={data}/etc/work /etc
 # containerd makes itself a folder here.
 [ ! -d /opt ] || mount -t overlay overlay -o lowerdir=/opt,upperdir={data}/opt/upper,workdir={data}/opt/work /opt
+# As on any host: not root alone goes through it.
+chmod 755 /etc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/tmp
 rm -f /etc/resolv.conf
