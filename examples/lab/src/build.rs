@@ -24,11 +24,13 @@ pub struct Options {
     pub disk: u32,
     /// Whether the engines speak TLS alone, to whoever has a certificate that the lab makes.
     pub tls: bool,
+    /// Whether the hosts have an engine and nothing else: for a stack that brings Consul and Redis along.
+    pub bare: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts: 3, swarm: true, disk: DISK, tls: false }
+        Self { hosts: 3, swarm: true, disk: DISK, tls: false, bare: false }
     }
 }
 
@@ -60,6 +62,13 @@ impl Options {
         self.tls = tls;
         self
     }
+
+    /// Sets whether there is neither Consul nor Redis nor a Sentinel.
+    #[must_use]
+    pub fn bare(mut self, bare: bool) -> Self {
+        self.bare = bare;
+        self
+    }
 }
 
 impl Lab {
@@ -88,6 +97,7 @@ impl Lab {
         let folder = Folder::from_env()?;
         let certificates = options.tls.then(|| folder.certificates());
         let hosts = Host::all_with(options.hosts, certificates.as_deref())?;
+        let hosts: Vec<Host> = hosts.into_iter().map(|host| host.bare(options.bare)).collect();
         let lock = Lock::take(LOCK_WAIT).await?;
         // What can't be understood is no lab either, but its remains.
         let (old, known) = (State::load().unwrap_or(None), !matches!(State::load(), Ok(None)));
@@ -110,6 +120,7 @@ impl Lab {
                 consul,
                 swarm: options.swarm,
                 tls: options.tls,
+                bare: options.bare,
                 made_netns_mount: !net::has_netns_mount(),
                 hosts: vec![HostState::default(); hosts.len()],
             };
@@ -226,7 +237,8 @@ async fn build(hosts: &[Host], state: &mut State, disk: u32) -> Result<()> {
 /// host; the Swarm's founding, and two for each host that joins.
 fn steps_of(hosts: usize, state: &State, disk: u32) -> usize {
     let joins = if state.swarm { 2 * hosts - 1 } else { 0 };
-    2 + usize::from(disk > 0) + usize::from(state.tls) + 3 * hosts + joins
+    let parts = if state.bare { 1 } else { 3 };
+    2 + usize::from(disk > 0) + usize::from(state.tls) + parts * hosts + joins
 }
 
 /// Images, the engine's own files and logs take about 300 MiB of it.

@@ -20,6 +20,7 @@ pub(crate) fn init(host: &Host, others: &[&Host], folder: &Folder, consul: &Path
     let join: String = others.iter().map(|other| format!(" -retry-join {}", other.addr)).collect();
     let bootstrap = if bootstrap { " -bootstrap" } else { "" };
     let api = engine_api(host, folder);
+    let down = if host.is_bare() { "touch hold/consul hold/redis hold/sentinel" } else { ":" };
     let neighbours: String = others.iter().map(|other| format!("{} {}\\n", other.addr, other.name)).collect();
     format!(
         r#"#!/bin/sh
@@ -47,6 +48,7 @@ chmod 755 /etc/keepalived/gateway-check.sh
 sh {data}/silent.sh {VIRTUAL_ADDR} {GATEWAY_PORT}
 rm -rf {data}/hold
 mkdir {data}/hold
+(cd {data}; {down})
 keep() {{
     log={logs}/$1.log
     hold={data}/hold/$1

@@ -91,8 +91,8 @@ impl Lab {
         host::stop(host, part(&mut state, at)?.power).await?;
         *part(&mut state, at)? = HostState::default();
         let others = self.live(&state);
-        let master = self.redis_master(&others, &state).await?;
-        let led = ready::consul_leader(&others).await.is_ok_and(|leader| leader.is_some());
+        let master = if state.bare { None } else { self.redis_master(&others, &state).await? };
+        let led = !state.bare && ready::consul_leader(&others).await.is_ok_and(|leader| leader.is_some());
         let started =
             host::start(host, &self.hosts, &state.folder, &state.consul, Boot::Again { master, led });
         let power = step(format!("{name} has power"), started).await?;
@@ -216,12 +216,18 @@ impl Lab {
     }
 
     pub(crate) async fn wait_consul(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+        if state.bare {
+            return Ok(());
+        }
         let live = self.live(state);
         let check = || ready::consul_voter(host, &live);
         until(format!("Consul voter {} healthy", host.name), &state.folder, &[(host, power)], check).await
     }
 
     pub(crate) async fn wait_redis(&self, host: &Host, power: Power, state: &State) -> Result<()> {
+        if state.bare {
+            return Ok(());
+        }
         let others = self.live(state).len().saturating_sub(1);
         let check = || ready::redis_in_sync(host, others);
         until(format!("Redis of {} in sync", host.name), &state.folder, &[(host, power)], check).await

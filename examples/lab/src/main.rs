@@ -43,6 +43,9 @@ enum Verb {
         /// Engines speak TLS alone, on port 2376, to whoever has a certificate of this lab; lab env says where it is
         #[arg(long)]
         tls: bool,
+        /// An engine on each host and nothing else: no Consul, no Redis, no Sentinel
+        #[arg(long)]
+        bare: bool,
     },
     /// Show how every part of every host is
     #[command(after_help = "Example:\n  lab status --json")]
@@ -168,8 +171,9 @@ async fn run(verb: Verb) -> Result<ExitCode> {
             // For tests that start an agent of their own.
             println!("export CONSUL_BIN='{}'", consul.display());
         }
-        Verb::Up { hosts, no_swarm, disk, tls } => {
-            return up(&Options::default().hosts(hosts).swarm(!no_swarm).disk(disk).tls(tls)).await;
+        Verb::Up { hosts, no_swarm, disk, tls, bare } => {
+            let options = Options::default().hosts(hosts).swarm(!no_swarm).disk(disk).tls(tls).bare(bare);
+            return up(&options).await;
         }
         Verb::Status { json } => {
             let status = attach()?.status().await?;

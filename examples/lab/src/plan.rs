@@ -44,6 +44,7 @@ pub struct Host {
     index: u8,
     /// What its engine asks of whoever connects; none where it speaks in the clear.
     certificates: Option<PathBuf>,
+    bare: bool,
 }
 
 impl Host {
@@ -63,8 +64,21 @@ impl Host {
             addr: Ipv4Addr::new(198, 18, 0, 10 + index),
             index,
             certificates: certificates.map(Path::to_owned),
+            bare: false,
         };
         Ok((1u8..).take(count).map(named).collect())
+    }
+
+    /// Sets whether it has an engine and nothing else.
+    pub(crate) fn bare(mut self, bare: bool) -> Self {
+        self.bare = bare;
+        self
+    }
+
+    /// Whether it has an engine alone: no Consul, no Redis, no Sentinel ([`Options::bare`](crate::Options::bare)).
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// The engine's API for `DOCKER_HOST`: `tcp://198.18.0.11:2375`; with TLS ([`Options::tls`](crate::Options::tls))
@@ -142,10 +156,12 @@ pub(crate) fn env(hosts: &[Host]) -> Vec<(String, String)> {
             vars.push(("DOCKER_TLS_VERIFY".to_owned(), "1".to_owned()));
             vars.push(("DOCKER_CERT_PATH".to_owned(), certificates.display().to_string()));
         }
-        vars.push(("CONSUL_HTTP_ADDR".to_owned(), first.consul_addr()));
     }
-    let sentinels = list(&|h| h.sentinel_addr().to_string());
-    vars.push(("REDIS_URL".to_owned(), format!("redis+sentinel://{sentinels}/{REDIS_MASTER}")));
+    if let Some(first) = hosts.first().filter(|first| !first.is_bare()) {
+        vars.push(("CONSUL_HTTP_ADDR".to_owned(), first.consul_addr()));
+        let sentinels = list(&|h| h.sentinel_addr().to_string());
+        vars.push(("REDIS_URL".to_owned(), format!("redis+sentinel://{sentinels}/{REDIS_MASTER}")));
+    }
     vars.push(("HA_STACK_ENGINES".to_owned(), list(&|h| format!("{}={}", h.name, h.docker_endpoint()))));
     vars.push(("HA_STACK_FRONT".to_owned(), VIRTUAL_ADDR.to_string()));
     vars.push(("HA_STACK_LAB".to_owned(), "1".to_owned()));
@@ -168,6 +184,17 @@ mod tests {
         }
         assert_eq!(hosts[0].docker_endpoint(), "tcp://198.18.0.11:2375");
         assert_eq!(hosts[2].consul_addr(), "http://198.18.0.13:8500");
+    }
+
+    #[test]
+    fn a_bare_lab_names_no_server_that_it_has_not() {
+        let names = |bare: bool| {
+            let hosts: Vec<Host> = Host::all(3).unwrap().into_iter().map(|host| host.bare(bare)).collect();
+            env(&hosts).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let (bare, whole) = (names(true), names(false));
+        assert!(whole.contains(&"CONSUL_HTTP_ADDR".into()) && whole.contains(&"REDIS_URL".into()));
+        assert_eq!(bare, ["DOCKER_HOST", "HA_STACK_ENGINES", "HA_STACK_FRONT", "HA_STACK_LAB"]);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) struct State {
     /// Whether the engines speak TLS alone.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// Whether the hosts have an engine and nothing else.
+    #[serde(default)]
+    pub(crate) bare: bool,
     /// Whether this lab switched /run/netns into a mount, and so has to switch it back.
     pub(crate) made_netns_mount: bool,
     pub(crate) hosts: Vec<HostState>,
@@ -82,7 +85,9 @@ impl State {
 
     /// Its hosts.
     pub(crate) fn hosts(&self) -> Result<Vec<Host>> {
-        Host::all_with(self.hosts.len(), self.tls.then(|| self.folder.certificates()).as_deref())
+        let certificates = self.tls.then(|| self.folder.certificates());
+        let hosts = Host::all_with(self.hosts.len(), certificates.as_deref())?;
+        Ok(hosts.into_iter().map(|host| host.bare(self.bare)).collect())
     }
 
     /// Whether this is a lab rather than the remains of one: complete, and some host runs, or all were switched off.
@@ -176,6 +181,7 @@ mod tests {
             consul: "/usr/bin/consul".into(),
             swarm: true,
             tls: false,
+            bare: false,
             made_netns_mount: false,
             hosts: vec![
                 HostState { power: Some(Power { outer: me, init: me }), cut: true },

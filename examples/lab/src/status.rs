@@ -17,9 +17,9 @@ use crate::{net, redis, swarm};
 pub struct Leaders {
     /// The Swarm's leader; none while the managers have none, or without a Swarm.
     pub swarm: Option<String>,
-    /// Consul's leader; none while the servers have none.
+    /// Consul's leader; none while the servers have none, or without Consul.
     pub consul: Option<String>,
-    /// The host of the Redis master to which the Sentinels send clients, which may just have died.
+    /// The host of the Redis master to which the Sentinels send clients, which may just have died; none without Redis.
     pub redis: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Lab {
         let state = State::load()?.ok_or(Error::NotUp)?;
         let live = self.live(&state);
         let nodes = if state.swarm { ready::nodes(&live).await } else { Ok(None) };
-        let leader = ready::consul_leader(&live).await;
+        let leader = if state.bare { Ok(None) } else { ready::consul_leader(&live).await };
         let mut hosts = Vec::new();
         for (host, known) in self.hosts().iter().zip(&state.hosts) {
             let power = known.power.is_some_and(|p| p.init.is_alive());
@@ -107,8 +107,12 @@ impl Lab {
             if power && status.cable {
                 status.engine = swarm::ping(host, ASK).await.map_or_else(bad, |()| good("answers"));
                 status.swarm = if state.swarm { swarm_part(host, &nodes) } else { good("none") };
-                status.consul = consul_part(host, &live, &leader).await;
-                status.redis = redis_part(host).await;
+                if state.bare {
+                    (status.consul, status.redis) = (good("none"), good("none"));
+                } else {
+                    status.consul = consul_part(host, &live, &leader).await;
+                    status.redis = redis_part(host).await;
+                }
             }
             hosts.push(status);
         }
@@ -138,8 +142,8 @@ impl Lab {
         let state = State::load()?.ok_or(Error::NotUp)?;
         let live = self.live(&state);
         let nodes = if state.swarm { ready::nodes(&live).await? } else { None };
-        let consul = ready::consul_leader(&live).await?;
-        let redis = ready::redis_master(&live).await?;
+        let consul = if state.bare { None } else { ready::consul_leader(&live).await? };
+        let redis = if state.bare { None } else { ready::redis_master(&live).await? };
         let named = |addr: Option<Ipv4Addr>| addr.and_then(|addr| host_at(self.hosts(), addr));
         Ok(Leaders {
             swarm: nodes.into_iter().flatten().find(|node| node.leader).map(|node| node.name),
